@@ -4,7 +4,7 @@ export CARGO_TARGET_DIR := $(CURDIR)/target
 export PATH := $(PATH):/usr/sbin
 
 # The crates of the host, and all other crates.
-HOST := -p ace -p ace-server -p ace-django -p ace-store -p ace-cli
+HOST := -p ace -p ace-server -p ace-address -p ace-django -p ace-store -p ace-signatures -p ace-cli
 GUESTS := --workspace $(patsubst -p,--exclude,$(HOST))
 
 .DEFAULT_GOAL := help
@@ -33,8 +33,9 @@ test-plugins: ## Build faulty plugins for the tests: target/test-plugins
 examples: ## Build example plugins in every language: target/plugins-examples
 	plugins/examples/build.sh
 
-languages: ## Build faulty plugins in every language, for the tests: target/test-plugins/lang_LANGUAGE.wasm
+languages: ## Build plugins in every language for the tests, faulty ones and those of the frozen interface: target/test-plugins/NAME_LANGUAGE.wasm
 	plugins/examples/build.sh tests/languages target/test-plugins
+	plugins/examples/build.sh tests/compat/languages target/test-plugins tests/compat/wit-1.1.0
 
 demo: plugins ## Send sample messages through plugins into target/demo/outbox, with an unoptimized build: target/debug/ace
 	cargo build -p ace-cli --no-default-features
@@ -53,6 +54,8 @@ test: export PROPTEST_RNG_SEED = 1
 test: lint plugins test-plugins examples languages target/.tools ## Run everything that CI runs
 	target/venv/bin/python tests/fixtures/make.py --check
 	target/venv/bin/python tests/fixtures/record_http.py --check
+	target/venv/bin/python tests/fixtures/record_vendors.py --check
+	target/venv/bin/python plugins/feedback/ses/tests/make.py --check
 	target/venv/bin/python tests/django/make.py --check
 	target/venv/bin/python tests/django/language_names.py --check
 	target/venv/bin/python tests/django/conventions.py --check
@@ -82,12 +85,13 @@ bench: dist plugins test-plugins target/.tools ## Measure the build for producti
 SOAK_FILES ?= 20000
 # The test prints the seed; the same seed makes the same files.
 SOAK_SEED ?= $(shell date +%s)
-soak: plugins test-plugins target/.tools ## Run long tests: 100 kills of the server under load, a batch of a million, 20,000 hostile plugin files, every odd SMTP reply, the rates of channels, other random cases
+soak: plugins test-plugins target/.tools ## Run long tests: 100 kills of the server under load, a batch of a million, 20,000 hostile plugin files, every odd SMTP reply, the rates of channels, 100,000 events of feedback, other random cases
 	ACE_SOAK_FILES=$(SOAK_FILES) ACE_SOAK_SEED=$(SOAK_SEED) cargo test --release -p ace-cli --test e2e -- hostile_files:: --nocapture
 	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace-cli --test e2e -- serve::crash serve::batches
+	ACE_SOAK_EVENTS=100000 cargo test --release -p ace-cli --test e2e -- serve::feedback
 	ACE_SOAK_ROUNDS=1 cargo test --release -p ace --lib -- mailer::tests::odd_replies
 	ACE_SOAK_RATES=1 cargo test --release -p ace-cli --test e2e -- serve::rates --nocapture
-	for round in {1..20}; do cargo test --release -q -p ace -p ace-store -p ace-server -p ace-django --lib --test django || exit; done
+	for round in {1..20}; do cargo test --release -q -p ace -p ace-store -p ace-address -p ace-server -p ace-django --lib --test django || exit; done
 
 FUZZ_SECONDS ?= 60
 fuzz: plugins test-plugins ## Fuzz the readers of plugin files and templates, FUZZ_SECONDS (60) for each target; needs a C++ compiler

@@ -3,9 +3,9 @@
 #
 #   plugins/build.sh [OUT_DIR [PACKAGE…]]
 #
-# OUT_DIR is the repository's target/plugins where none is given. Without packages, every one under plugins/policies and
-# plugins/channels is built; a package is looked for there, in plugins/examples/rust and in tests/guests, in a folder of its
-# own name.
+# OUT_DIR is the repository's target/plugins where none is given. Without packages, every one under plugins/policies,
+# plugins/channels and plugins/feedback is built; a package is looked for there, in plugins/examples/rust and in tests/guests, in
+# a folder of its own name.
 #
 # The target is wasm32-unknown-unknown, whose components import nothing but what they call. Its standard library comes from
 # the first of these that works:
@@ -27,20 +27,25 @@ esac
 say() { echo "plugins/build.sh: $*" >&2; }
 die() { say "$*"; exit 1; }
 
+# The folders of plugins that ACE ships.
+kinds="plugins/policies plugins/channels plugins/feedback"
+
 # The folder of a package.
 folder() {
-    for parent in plugins/policies plugins/channels plugins/examples/rust tests/guests; do
+    for parent in $kinds plugins/examples/rust tests/guests; do
         if [ -f "$root/$parent/$1/Cargo.toml" ]; then
             echo "$root/$parent/$1"
             return
         fi
     done
-    die "there is no package $1 in plugins/policies, plugins/channels, plugins/examples/rust or tests/guests"
+    die "there is no package $1 in $kinds, plugins/examples/rust or tests/guests"
 }
 
 every_plugin() {
-    for manifest in "$root"/plugins/policies/*/Cargo.toml "$root"/plugins/channels/*/Cargo.toml; do
-        basename "$(dirname "$manifest")"
+    for kind in $kinds; do
+        for manifest in "$root/$kind"/*/Cargo.toml; do
+            [ ! -f "$manifest" ] || basename "$(dirname "$manifest")"
+        done
     done
 }
 

@@ -9,14 +9,25 @@
 set -euo pipefail
 
 # edx-ace, Django and xss-utils (a tag of Open edX) determine the fixtures; aiosmtpd is the SMTP server for TLS, AUTH and refusals
-# in tests; Jinja2 is a peer in the benchmarks; Schemathesis compares the HTTP API with its description. Direct dependencies are
-# pinned, transitive ones are not.
+# in tests; Jinja2 is a peer in the benchmarks; Schemathesis compares the HTTP API with its description; dkimpy verifies DKIM signatures,
+# google-auth, PyJWT, botocore and py-vapid tokens and signatures of credentials (tests/signatures). The clients of providers, of which
+# botocore is one, make the recordings of tests/fixtures/record_vendors.py; http-ece decrypts Web Push. Direct dependencies are pinned, transitive ones are not.
 requirements='edx-ace==1.15.0
 xss-utils==1.0.0
 Django==5.2.19
 aiosmtpd==1.4.6
 Jinja2==3.1.6
 schemathesis==4.32.5
+dkimpy[ed25519]==1.1.8
+google-auth==2.63.0
+PyJWT==2.15.1
+botocore==1.44.8
+py-vapid==1.9.6
+firebase-admin==7.7.0
+aioapns==4.0
+pywebpush==2.5.0
+http-ece==1.2.1
+twilio==9.13.0
 '
 
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)

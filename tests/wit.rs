@@ -1,6 +1,7 @@
 //! docs/wit.md, the reference of the plugin interface, is generated from `wit/`: every interface, type and function with its
 //! documentation. This test fails if the page is out of date; with `ACE_WRITE_DOCS` set (`make docs`) it writes the page.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
@@ -12,27 +13,32 @@ const HEAD: &str = "\
 
 <!-- Made from wit/ by `make docs`. Change the words there. -->
 
-What a plugin exports and what it may import, as the files in [`wit/`](../wit) say it. A plugin exports `policy`, `channel` or
-`recipient-resolver`; the host serves the rest. What needs a grant says so; [plugins.md](plugins.md) has manifests and grants.
+What a plugin exports and what it may import, as the files in [`wit/`](../wit) say it. A plugin exports `policy`, `channel`,
+`recipient-resolver` or `feedback`; the host serves the rest. What needs a grant says so; [plugins.md](plugins.md) has manifests and grants.
 
 Names here are WIT's. Rust and Python write `channel-type` as `channel_type`, JavaScript as `channelType`; C puts the world and the
 interface before it. `option<T>` may be absent, `result<T, E>` is a value or an error, `result<_, E>` nothing or an error.
 ";
 
 /// The interfaces in reading order: exports, their parameters, imports.
-const ORDER: [&str; 12] = [
+const ORDER: [&str; 17] = [
     "policy",
     "channel",
     "recipient-resolver",
+    "feedback",
     "messages",
+    "incoming",
     "common",
     "config",
     "logging",
     "time-zones",
     "keyvalue",
     "http",
+    "authorized-http",
+    "signatures",
     "mailer",
     "outbox",
+    "delivery",
 ];
 
 fn root() -> PathBuf {
@@ -69,6 +75,69 @@ fn every_item_is_described_and_listed() {
             items(&wit, &def.kind).iter().for_each(|item| described(&format!("{type_name}.{}", item.name), item.docs));
         }
     }
+}
+
+/// What a plugin exports, and the types of it: closed within 1.x.
+const CLOSED: [&str; 5] = ["policy", "channel", "recipient-resolver", "feedback", "common"];
+
+/// A released interface stays: what is new is a function, a type or an interface beside it. The exported interfaces and their types, and
+/// what a world exports, do not change at all. A version that is released is frozen in tests/compat, and is today's interface until the version is raised.
+#[test]
+fn every_released_version_is_part_of_todays() {
+    let (today, version) = contents(&root().join("wit"));
+    for released in ["1.0.0", "1.1.0"] {
+        let (was, of) = contents(&root().join(format!("tests/compat/wit-{released}")));
+        assert_eq!(of, released);
+        for (item, text) in &was {
+            assert_eq!(today.get(item), Some(text), "{item} of {released} was changed or removed");
+        }
+        let is_closed = |item: &&String| {
+            let (owner, part) = item.split_once(": ").unwrap_or_default();
+            let is_exported = CLOSED.contains(&owner) || part.starts_with("export ");
+            let was_there = was.keys().any(|item| item.starts_with(&format!("{owner}: ")));
+            version == released || is_exported && was_there
+        };
+        for item in today.keys().filter(is_closed) {
+            assert!(
+                was.contains_key(item),
+                "{item} is not in {released}: what is new comes in a further interface or version"
+            );
+        }
+    }
+}
+
+/// Every item of a package by its name (`keyvalue: get`, `world policy-plugin: export policy`), and the package's version.
+fn contents(folder: &Path) -> (BTreeMap<String, String>, String) {
+    let (wit, package) = read(folder);
+    let package = &wit.packages[package];
+    let mut found = BTreeMap::new();
+    for (name, id) in &package.interfaces {
+        let interface = &wit.interfaces[*id];
+        for (function, is) in &interface.functions {
+            found.insert(format!("{name}: {function}"), signature(&wit, is));
+        }
+        for (type_name, id) in &interface.types {
+            let kind = &wit.types[*id].kind;
+            let parts =
+                items(&wit, kind).iter().map(|item| format!("{}: {:?}", item.name, item.is)).collect::<Vec<_>>();
+            let alias = if let TypeDefKind::Type(of) = kind { type_text(&wit, of) } else { String::new() };
+            found.insert(format!("{name}: {type_name}"), format!("{} {alias} {}", kind.as_str(), parts.join(", ")));
+        }
+    }
+    for (name, id) in &package.worlds {
+        let names = |what: &str, items: Vec<&WorldItem>| -> Vec<String> {
+            let interfaces = items.into_iter().filter_map(|item| match item {
+                WorldItem::Interface { id, .. } => wit.interfaces[*id].name.clone(),
+                _ => None,
+            });
+            interfaces.map(|interface| format!("world {name}: {what} {interface}")).collect()
+        };
+        let world = &wit.worlds[*id];
+        let imports = names("import", world.imports.values().collect());
+        let exports = names("export", world.exports.values().collect());
+        found.extend(imports.into_iter().chain(exports).map(|item| (item, String::new())));
+    }
+    (found, package.name.version.as_ref().map(ToString::to_string).unwrap_or_default())
 }
 
 fn read(folder: &Path) -> (Resolve, PackageId) {
@@ -152,12 +221,19 @@ fn plain(of: &Type) -> &'static str {
 
 /// `check: func(message: message) -> result<policy-result, string>`.
 fn signature(wit: &Resolve, function: &Function) -> String {
+    let kind = match function.kind {
+        FunctionKind::Freestanding | FunctionKind::Method(_) => "func",
+        FunctionKind::AsyncFreestanding | FunctionKind::AsyncMethod(_) => "async func",
+        FunctionKind::Static(_) => "static func",
+        FunctionKind::AsyncStatic(_) => "static async func",
+        FunctionKind::Constructor(_) => "constructor",
+    };
     // A method's first parameter is its resource.
-    let skipped = usize::from(matches!(function.kind, FunctionKind::Method(_)));
+    let skipped = usize::from(matches!(function.kind, FunctionKind::Method(_) | FunctionKind::AsyncMethod(_)));
     let params = function.params.iter().skip(skipped).map(|p| format!("{}: {}", p.name, type_text(wit, &p.ty)));
     let params: Vec<String> = params.collect();
     let result = function.result.as_ref().map(|of| format!(" -> {}", type_text(wit, of))).unwrap_or_default();
-    format!("{}: func({}){result}", function.item_name(), params.join(", "))
+    format!("{}: {kind}({}){result}", function.item_name(), params.join(", "))
 }
 
 /// The page while it is written.

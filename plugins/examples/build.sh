@@ -2,7 +2,7 @@
 # Builds plugins of every language: ROOT/LANGUAGE/NAME/ becomes OUT_DIR/NAME_LANGUAGE.wasm, with its manifest NAME.toml beside it
 # as NAME_LANGUAGE.toml.
 #
-#   plugins/examples/build.sh [ROOT OUT_DIR]        plugins/examples and target/plugins-examples where none are given
+#   plugins/examples/build.sh [ROOT OUT_DIR [WIT]]        plugins/examples, target/plugins-examples and wit where none are given
 #
 # What a language needs and this machine lacks is installed: Debian packages by apt-get, the rest into target/tools. What has been
 # built of the same sources by the same tools is not built again.
@@ -19,17 +19,18 @@ tools=$root/target/tools
 work=$root/target/examples
 node=$tools/node/node_modules/.bin
 py=$tools/py/bin
-wit=$root/wit
+wit=$(cd "${3:-$root/wit}" && pwd)
 bindings=$root/plugins/templates/c/gen
 languages=(c js ts starling python rust)
 
 say() { echo "plugins/examples/build.sh: $*" >&2; }
 hash() { find -L "$@" -type f -not -path '*/node_modules/*' -print0 | sort -z | xargs -0 sha256sum | sha256sum | cut -d' ' -f1; }
 
-# What a plugin is; every one of these but the channels is a policy.
+# The world of a plugin.
 world_of() {
     case "$1" in
-        slack_webhook) echo channel-plugin ;;
+        slack_webhook | frozen_channel) echo channel-plugin ;;
+        frozen_feedback) echo feedback-plugin ;;
         *) echo policy-plugin ;;
     esac
 }

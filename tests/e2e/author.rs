@@ -41,7 +41,7 @@ pub fn plugin(home: &Home, arguments: &[&str]) -> Done {
 
 /// Creates, builds, tests and checks a plugin of each kind.
 fn every_kind(language: &str) {
-    for kind in ["policy", "channel", "resolver"] {
+    for kind in ["policy", "channel", "resolver", "feedback"] {
         let home = Home::empty();
         plugin(&home, &["new", "my_plugin", "--kind", kind, "--lang", language]).ok().says("next: ace plugin build");
         let built = plugin(&home, &["build", "my_plugin", "--json"]).ok();
@@ -70,7 +70,7 @@ pub fn cargo_test(home: &Home, project: &str) -> (bool, String) {
 /// `cargo test` runs the same cases without WebAssembly and without a host.
 #[test]
 fn a_new_plugin_in_rust_is_tested_natively() {
-    for kind in ["policy", "channel", "resolver"] {
+    for kind in ["policy", "channel", "resolver", "feedback"] {
         let home = Home::empty();
         plugin(&home, &["new", "my_plugin", "--kind", kind, "--lang", "rust"]).ok();
         let (is_sound, said) = cargo_test(&home, "my_plugin");

@@ -182,3 +182,14 @@ fn a_send_can_be_limited_to_types_or_channels() {
 fn a_missing_file_is_named() {
     mail_home(DISCARD).ace(&["send", "nowhere.json"]).run().code(2).says("nowhere.json");
 }
+
+/// A mail server sends a mail back with 2, and keeps it with 75.
+#[test]
+fn a_wrong_call_from_a_mail_server_loses_no_mail() {
+    let home = Home::empty();
+    let url = "http://127.0.0.1:9";
+    home.ace(&["feedback", "import", "--sever", url, "-"]).run().code(75).says("--server");
+    home.ace(&["--log", "ace=much", "feedback", "import", "--server", url, "-"]).run().code(75).says("ace=much");
+    home.ace(&["feedback", "import", "--sever", url, "bounce.eml"]).run().code(2).says("--server");
+    home.ace(&["feedback", "import", "--help", "-"]).run().ok();
+}

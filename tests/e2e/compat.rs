@@ -1,9 +1,11 @@
 //! Plugins built against other minor versions of the interface (tests/compat).
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::author::plugin;
 use crate::servers::Smtpd;
 use crate::support::{Home, assert_text, email, message, repository};
 
@@ -39,12 +41,15 @@ fn imported_interfaces_keep_everything_that_1_0_0_had() {
     }
 }
 
-/// The two versions of every package that is not ours.
+/// The packages that are not ours.
 #[test]
-fn wasi_is_as_1_0_0_had_it() {
-    for package in ["clocks", "io", "random"] {
-        let file = format!("deps/{package}/{package}.wit");
-        assert_eq!(wit(&format!("wit/{file}")), wit(&format!("tests/compat/wit-1.0.0/{file}")), "{package}");
+fn wasi_is_as_every_released_version_had_it() {
+    for released in ["1.0.0", "1.1.0"] {
+        for package in ["clocks", "io", "random"] {
+            let file = format!("deps/{package}/{package}.wit");
+            let was = wit(&format!("tests/compat/wit-{released}/{file}"));
+            assert_eq!(wit(&format!("wit/{file}")), was, "{package} of {released}");
+        }
     }
 }
 
@@ -73,6 +78,66 @@ fn a_plugin_built_against_1_0_0_can_use_every_function_of_it() {
     assert_eq!(mail.header("X-Frozen").as_deref(), Some("yes"));
     assert_eq!(mail.envelope["recipients"].as_array().map(Vec::len), Some(3));
     assert_eq!(mail.part_types().len(), 5);
+}
+
+/// Runs a table of cases with a component that uses what 1.1.0 added.
+fn passes(component: &Path, table: &str) {
+    let requests = match table {
+        "policy" => {
+            "http = ['https://consent.example.com/v1/']\ncredentials = ['consent']\nkeyvalue = ['caps:read-write']\n"
+        }
+        "channel" => {
+            "http = ['https://sms.example.com/v1/']\ncredentials = ['gateway']\nkeyvalue = ['counts:read-write']\n"
+        }
+        _ => "credentials = ['provider']\nfeedback = ['any']\n",
+    };
+    let home = Home::empty();
+    home.file("frozen.wasm", std::fs::read(component).unwrap_or_else(|e| panic!("{}: {e}", component.display())));
+    home.file("frozen.toml", format!("[requests]\n{requests}"));
+    let cases = repository(&format!("tests/compat/{table}.cases.json"));
+    let cases = cases.to_str().expect("text");
+    plugin(&home, &["test", "frozen.wasm", "--cases", cases]).ok().says(", 0 failed");
+}
+
+/// Every language, and every export that uses what 1.1.0 added.
+#[test]
+fn plugins_built_against_1_1_0_in_every_language_run() {
+    for (component, table) in [
+        ("target/test-plugins/frozen_1_1_0.wasm", "channel"),
+        ("target/test-plugins/frozen_1_1_0.wasm", "feedback"),
+        ("target/test-plugins/frozen_channel_js.wasm", "channel"),
+        ("target/test-plugins/frozen_channel_python.wasm", "channel"),
+        ("target/test-plugins/frozen_feedback_ts.wasm", "feedback"),
+        ("tests/compat/c/frozen_policy.wasm", "policy"),
+    ] {
+        passes(&repository(component), table);
+    }
+}
+
+/// Go's components are built by `ace plugin build` alone.
+#[test]
+fn a_plugin_in_go_built_against_1_1_0_runs() {
+    let home = Home::empty();
+    copy(&repository("tests/compat/go/frozen_feedback"), &home.path("frozen"));
+    copy(&repository("tests/compat/wit-1.1.0"), &home.path("frozen/wit"));
+    let world = "package openedx:ace@1.1.0;\nworld plugin {\n  include feedback-plugin;\n}\n";
+    home.file("frozen/wit/plugin.wit", world);
+    std::fs::rename(home.path("frozen/go.mod.in"), home.path("frozen/go.mod")).expect("renamed");
+    plugin(&home, &["build", "frozen"]).ok();
+    passes(&home.path("frozen/frozen.wasm"), "feedback");
+}
+
+/// Copies a folder.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).expect("created");
+    for entry in std::fs::read_dir(from).expect("it is there").map(|entry| entry.expect("an entry")) {
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to);
+        } else {
+            std::fs::copy(entry.path(), &to).expect("copied");
+        }
+    }
 }
 
 /// The state of each plugin in a folder with these guests.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::servers::{Smtpd, free_port, relay};
-use crate::support::{GRANTED, Home, demo_home, mail_home, message};
+use crate::support::{GRANTED, Home, demo_home, mail_home, message, repository};
 
 const DISCARD: &str = "[relays.main]\nkind = 'discard'\n";
 
@@ -191,5 +191,7 @@ fn check_warns_of_a_grant_for_a_domain_in_which_anybody_can_have_a_host() {
 fn check_finds_no_problem_in_the_demo() {
     let done = demo_home().ace(&["check"]).run().ok();
     assert_eq!(done.stdout, "");
-    done.says("4 plugins, ").says(": 0 problems");
+    let plugins = std::fs::read_dir(repository("target/plugins")).expect("built").flatten();
+    let count = plugins.filter(|file| file.path().extension().is_some_and(|ext| ext == "wasm")).count();
+    done.says(&format!("{count} plugins, ")).says(": 0 problems");
 }

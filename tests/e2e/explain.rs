@@ -27,7 +27,15 @@ fn every_sample_is_explained_and_none_is_delivered() {
         let policies = report["policies"].as_array().expect("policies");
         let told: Vec<_> = policies.iter().map(|p| (&p["policy"], &p["result"])).collect();
         let denial = json!({"deny": [{"channel_type": "push", "reason": "this demo has no devices"}]});
-        assert_eq!(told, [(&json!("bulk_email_optout"), &json!({})), (&json!("stub_policy"), &denial)]);
+        let passes = json!({});
+        assert_eq!(
+            told,
+            [
+                (&json!("bulk_email_optout"), &passes),
+                (&json!("stub_policy"), &denial),
+                (&json!("suppression"), &passes)
+            ]
+        );
         assert!(policies.iter().all(|p| p["took_us"].is_u64() && p["revision"].as_str().map(str::len) == Some(12)));
 
         let email = email(&line);
@@ -91,6 +99,30 @@ fn failures_are_explained() {
     assert!(told[1]["refused"].is_array(), "{told:?}");
     let done = home.ace(&["explain", "--limit-to", "emial", &sample("weeklynews")]).run().code(2);
     done.says("did you mean \"email\"?");
+}
+
+#[test]
+fn the_plugins_that_read_feedback_about_a_channel_are_named() {
+    let home = mail_home(
+        "[relays.main]\nkind = 'discard'\n[plugins.reporter]\ngrants = { feedback = ['django_email'] }\nsecrets = { key = { env = 'PATH' } }\n\
+         [plugins.two_way]\ngrants = { feedback = ['django_email'] }\n[routing]\ndefault = { email = 'django_email' }\n",
+    );
+    home.guest("reporter", "reporter");
+    home.guest("two_way", "two_way");
+    let note = || message("note", json!({})).to_string();
+    let why = "it says it cannot work: set server.public-url: its signatures cover the URL";
+    let text = home.ace(&["explain", "-"]).input(note()).run().ok().stdout;
+    for part in ["  feedback   reporter\n".to_owned(), format!("  feedback   two_way, which is not active: {why}\n")] {
+        assert!(text.contains(&part), "{part:?} is not in:\n{text}");
+    }
+    let line = home.ace(&["explain", "--json", "-"]).input(note()).run().ok().lines().remove(0);
+    assert_eq!(
+        line["feedback"],
+        json!([
+            {"channel": "django_email", "plugin": "reporter", "inactive": null},
+            {"channel": "django_email", "plugin": "two_way", "inactive": why},
+        ])
+    );
 }
 
 /// What a policy writes while a message is explained is visible only within that call.

@@ -1,13 +1,21 @@
 //! The channels that call a provider over HTTP, with a provider on loopback: their requests are those of the real edx-ace
 //! (tests/fixtures/http_shapes.json), and each response has the right outcome.
 
+pub mod apns;
+mod outcomes;
 pub mod provider;
+pub mod push;
+mod ses;
+pub mod sms;
+mod web_push;
+mod webhook;
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use self::outcomes::{End, Subject};
 use self::provider::{Answer, Provider, Seen};
 use crate::servers::Smtpd;
 use crate::support::{Done, Home, assert_text, email, message, repository};
@@ -15,13 +23,17 @@ use crate::support::{Done, Home, assert_text, email, message, repository};
 const API_KEY: &str = "braze-key-7f3a";
 const API_SECRET: &str = "sailthru-secret-91bc";
 
-/// A home with one of the two channels against this provider, and the further tables of `toml`.
+/// A home with one of these channels against this provider, and the further tables of `toml`.
 fn home(provider: &Provider, channel: &str, config: &str, toml: &str) -> Home {
-    let (endpoint, path, secrets) = match channel {
-        "braze_email" => ("rest-endpoint", "/messages/", "api-key = { file = 'braze-key' }"),
-        _ => ("endpoint", "/send", "api-key = { file = 'sailthru-key' }, api-secret = { file = 'sailthru-secret' }"),
-    };
     let url = provider.url();
+    let (endpoint, path, keys) = match channel {
+        "braze_email" => ("rest-endpoint", "/messages/", "secrets = { api-key = { file = 'braze-key' } }".to_owned()),
+        "ses_email" => ("base-url", "/v2/email/", ses::credential(&url)),
+        _ => {
+            let secrets = "api-key = { file = 'sailthru-key' }, api-secret = { file = 'sailthru-secret' }";
+            ("endpoint", "/send", format!("secrets = {{ {secrets} }}"))
+        }
+    };
     let home = Home::empty();
     home.plugin(channel);
     home.file("ca.pem", &provider.ca);
@@ -31,9 +43,20 @@ fn home(provider: &Provider, channel: &str, config: &str, toml: &str) -> Home {
     home.config(&format!(
         "[http]\nca-file = 'ca.pem'\n\n[presentation]\ninline-css = false\n\n[routing]\ndefault = {{ email = '{channel}' }}\n\n\
          [plugins.{channel}]\ngrants = {{ http = ['{url}{path}'], mailer = true }}\n\
-         config = {{ {endpoint} = '{url}', {config} }}\nsecrets = {{ {secrets} }}\n\n{toml}\n"
+         config = {{ {endpoint} = '{url}', {config} }}\n{keys}\n\n{toml}\n"
     ));
     home.email_templates("note", "A note", "<p>Hi</p>", "Hi");
+    home
+}
+
+/// A home with a channel of notifications, whose tables `plugin` returns, and a template of this type.
+fn notification_home(provider: &Provider, channel_type: &str, plugin: impl FnOnce(&Home, &Provider) -> String) -> Home {
+    let home = Home::empty();
+    home.file("ca.pem", &provider.ca);
+    let tables = plugin(&home, provider);
+    home.config(&format!("[http]\nca-file = 'ca.pem'\n\n{tables}"));
+    home.file(&format!("templates/app/edx_ace/note/{channel_type}/title.txt"), "A reply");
+    home.file(&format!("templates/app/edx_ace/note/{channel_type}/body.txt"), "{{ who }} answered");
     home
 }
 
@@ -137,65 +160,18 @@ fn requests_to_sailthru_are_those_of_edx_ace() {
     }
 }
 
-/// The expected outcome of a delivery.
-enum End {
-    /// With this provider id.
-    Sent(Option<&'static str>),
-    Failed,
-    /// Retried after this many seconds, at least and at most.
-    Retry(i64, i64),
-    /// Retried on the host's own schedule.
-    RetryByTheHost,
-    /// The provider is down, or refuses the login: the message waits for it without using up an attempt.
-    Down,
-}
-
-/// Sends one message for each response and checks its outcome, and the text in the report. A Retry-After, or a provider that is down,
-/// concerns the whole channel, so such a response needs a run of its own.
+/// Sends one message for each response and checks its outcome.
 #[track_caller]
 fn check_answers(channel: &str, config: &str, cases: Vec<(Answer, End, &str)>) {
-    let asks = |answer: &Answer| matches!(answer, Answer::Reply { headers, .. } if headers.iter().any(|(name, _)| name == "Retry-After"));
-    let (alone, together): (Vec<_>, Vec<_>) =
-        cases.into_iter().partition(|(answer, end, _)| asks(answer) || matches!(end, End::Down));
-    check_run(channel, config, together);
-    alone.into_iter().for_each(|case| check_run(channel, config, vec![case]));
-}
-
-#[track_caller]
-fn check_run(channel: &str, config: &str, cases: Vec<(Answer, End, &str)>) {
-    let provider = Provider::start(cases.iter().map(|(answer, _, _)| answer.clone()));
-    let home = home(&provider, channel, config, "");
-    let before = Timestamp::now();
-    let done = send_once(&home, &vec![message("note", json!({})); cases.len()]);
-    let took = Timestamp::now().duration_since(before).as_secs() + 1;
-    let lines = done.lines();
-    assert_eq!(lines.len(), cases.len(), "{done:?}");
-    for (line, (answer, end, words)) in lines.iter().zip(&cases) {
-        let outcome = email(line);
-        let at = || {
-            let at: Timestamp = text(outcome, "at").parse().expect("a time");
-            at.duration_since(before).as_secs()
-        };
-        let state = text(outcome, "state");
-        match end {
-            End::Sent(id) => {
-                assert_eq!((state, outcome["provider_id"].as_str()), ("sent", *id), "{answer:?} {outcome}")
-            }
-            End::Failed => assert_eq!(state, "failed", "{answer:?} {outcome}"),
-            End::Retry(..) | End::RetryByTheHost => assert_eq!(state, "retry", "{answer:?} {outcome}"),
-            End::Down => {
-                assert_eq!((state, &outcome["attempts"]), ("retry", &json!(0)), "{answer:?} {outcome}");
-                assert_eq!(outcome["history"][0]["result"], "unreachable", "{answer:?} {outcome}");
-            }
-        }
-        if let End::Retry(earliest, latest) = end {
-            assert!((*earliest..=latest + took).contains(&at()), "{answer:?}: in {} s", at());
-        }
-        assert!(outcome.to_string().contains(words), "{words:?} is not in {outcome}");
+    let home = |provider: &Provider| home(provider, channel, config, "");
+    Subject {
+        start: &Provider::start,
+        home: &home,
+        channel_type: "email",
+        message: &|_| message("note", json!({})),
+        secrets: &[API_KEY, API_SECRET],
     }
-    assert_eq!(provider.seen().len(), cases.len(), "each message is one request");
-    let said = format!("{}{}", done.stdout, done.stderr);
-    assert!(!said.contains(API_KEY) && !said.contains(API_SECRET), "a secret shows");
+    .check(cases);
 }
 
 fn in_seconds(seconds: i64) -> Timestamp {

@@ -338,3 +338,28 @@ fn a_plugin_is_installed_by_its_revision_and_removed() {
     plugin(&home, &["remove", "bulk_email_optout"]).code(2).says("there is no plugin \"bulk_email_optout\"");
     plugin(&home, &["remove", "../bulk_email_optout"]).code(2).says("there is no plugin");
 }
+
+#[test]
+fn the_cases_of_a_channel_show_its_notes_and_its_hold() {
+    let home = author("target/test-plugins/address_probe.wasm", "address_probe");
+    home.file(
+        "address_probe.toml",
+        "[requests]\nhttp = ['https://push.example/']\n[defaults]\nurl = 'https://push.example'\n",
+    );
+    let recipient = json!({"lms_user_id": 7, "email_address": null, "contacts": {"push-token": ["a", "b"]}});
+    let message = message("note", json!({"recipient": recipient}));
+    let answered = |token: &str, answer: Value| json!({"http": {"request": {"url": format!("https://push.example/{token}")}, "answer": answer}});
+    let limited = json!({"status": 429, "headers": {"retry-after": "60"}});
+    let cases = json!([
+        {"message": message, "host": [answered("a", json!({"status": 410})), answered("b", json!({"status": 200, "body": "id"}))],
+         "expect": {"sent": {"provider_id": "2 now, 0 before"}, "outcomes": [
+            {"kind": "push-token", "address": "a", "outcome": "dropped", "code": "UNREGISTERED"},
+            {"kind": "push-token", "address": "b", "outcome": "sent", "provider_id": "id"}]}},
+        {"message": message, "noted": [{"kind": "push-token", "address": "a", "outcome": "sent"}], "attempt": 2,
+         "now": "2026-01-01T00:00:00Z", "host": [answered("b", limited)],
+         "expect": {"recoverable": {"message": "HTTP 429"},
+            "hold": {"until": "2026-01-01T00:01:00Z", "reason": "its quota is used up"}}}
+    ]);
+    home.file("tests/cases.json", cases.to_string());
+    plugin(&home, &["test", "address_probe.wasm"]).ok();
+}

@@ -10,7 +10,7 @@ use crate::support::{Home, assert_text, message};
 /// The known keys of a manifest, by table.
 const KNOWN: [(&str, &[&str]); 3] = [
     ("", &["version", "description", "license", "homepage", "requests", "defaults", "runtime"]),
-    ("requests", &["http", "keyvalue", "mailer", "outbox", "secrets"]),
+    ("requests", &["http", "keyvalue", "mailer", "outbox", "feedback", "secrets", "credentials"]),
     ("runtime", &["isolation", "memory", "time", "call-timeout", "instances"]),
 ];
 
@@ -129,8 +129,19 @@ fn requests() -> impl Strategy<Value = Requests> {
     let http = proptest::collection::vec(url, 0..4);
     let keyvalue = proptest::collection::vec(bucket, 0..4);
     let secrets = proptest::collection::vec("[a-z-]{1,12}", 0..3);
-    (http, keyvalue, any::<bool>(), any::<bool>(), secrets)
-        .prop_map(|(http, keyvalue, mailer, outbox, secrets)| Requests { http, keyvalue, mailer, outbox, secrets })
+    let credentials = proptest::collection::vec("[a-z0-9_-]{1,12}", 0..3);
+    let feedback = proptest::collection::vec("[a-z_]{1,12}", 0..3);
+    (http, keyvalue, any::<bool>(), any::<bool>(), feedback, secrets, credentials).prop_map(
+        |(http, keyvalue, mailer, outbox, feedback, secrets, credentials)| Requests {
+            http,
+            keyvalue,
+            mailer,
+            outbox,
+            feedback,
+            secrets,
+            credentials,
+        },
+    )
 }
 
 proptest! {
@@ -165,8 +176,9 @@ proptest! {
     fn requests_are_read_back_and_granted_completely(requests in requests()) {
         let keyvalue: Vec<String> = requests.keyvalue.iter().map(ToString::to_string).collect();
         let text = format!(
-            "[requests]\nhttp = {:?}\nkeyvalue = {keyvalue:?}\nmailer = {}\noutbox = {}\nsecrets = {:?}\n",
-            requests.http, requests.mailer, requests.outbox, requests.secrets
+            "[requests]\nhttp = {:?}\nkeyvalue = {keyvalue:?}\nmailer = {}\noutbox = {}\nfeedback = {:?}\nsecrets = {:?}\n\
+             credentials = {:?}\n",
+            requests.http, requests.mailer, requests.outbox, requests.feedback, requests.secrets, requests.credentials
         );
         let read = Manifest::read(&text, None).expect("it is valid").requests;
         prop_assert_eq!(&read, &requests);
@@ -177,6 +189,7 @@ proptest! {
         let config = ace::Config::read(&granted, None, []).expect("it stays valid");
         let grants = &config.plugins["probe"].grants;
         prop_assert_eq!((&grants.http, &grants.keyvalue), (&requests.http, &requests.keyvalue));
+        prop_assert_eq!(&grants.feedback, &requests.feedback);
         prop_assert_eq!((grants.mailer, grants.outbox.is_some()), (requests.mailer, requests.outbox));
     }
 

@@ -10,26 +10,35 @@ use serde_json::{Value, json};
 
 use crate::support::{Done, Home, assert_text, channel, message};
 
+/// The target of a request, and its header `Authorization`.
+pub type Exchange = (String, Option<String>);
+
 /// A web server that answers by path.
-struct Web {
-    address: SocketAddr,
+pub struct Web {
+    pub address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
+    exchanges: Arc<Mutex<Vec<Exchange>>>,
     /// The maximum number of connections that were open at once.
     peak: Arc<AtomicUsize>,
 }
 
 impl Web {
-    fn start() -> Web {
+    pub fn start() -> Web {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let web =
-            Web { address: listener.local_addr().expect("bound"), requests: Arc::default(), peak: Arc::default() };
+        let web = Web {
+            address: listener.local_addr().expect("bound"),
+            requests: Arc::default(),
+            exchanges: Arc::default(),
+            peak: Arc::default(),
+        };
         let (requests, peak, open) = (web.requests.clone(), web.peak.clone(), Arc::new(AtomicUsize::new(0)));
+        let exchanges = web.exchanges.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 peak.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let (requests, open) = (requests.clone(), open.clone());
+                let (requests, exchanges, open) = (requests.clone(), exchanges.clone(), open.clone());
                 std::thread::spawn(move || {
-                    while answer(&stream, &requests).is_some() {}
+                    while answer(&stream, &requests, &exchanges).is_some() {}
                     open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -37,32 +46,47 @@ impl Web {
         web
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
 
     /// The lines and bodies of the requests so far.
-    fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.requests.lock().expect("no thread broke").clone()
+    }
+
+    /// The headers `Authorization` of the requests so far.
+    pub fn authorizations(&self) -> Vec<String> {
+        self.exchanges().into_iter().filter_map(|(_, authorization)| authorization).collect()
+    }
+
+    /// The targets of the requests so far, with their headers `Authorization`.
+    pub fn exchanges(&self) -> Vec<Exchange> {
+        self.exchanges.lock().expect("no thread broke").clone()
     }
 }
 
 /// Answers one request; `None` at the end of the connection.
-fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>) -> Option<()> {
+fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>, exchanges: &Mutex<Vec<Exchange>>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
-    let mut length = 0;
+    let target = line.split(' ').nth(1)?.to_owned();
+    let (mut length, mut authorization) = (0, None);
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
         if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
             length = value.trim().parse().ok()?;
         }
+        if header.to_lowercase().starts_with("authorization:") {
+            authorization = Some(header["authorization:".len()..].trim().to_owned());
+        }
         if header.trim().is_empty() {
             break;
         }
     }
+    exchanges.lock().expect("no thread broke").push((target.clone(), authorization.clone()));
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let request = format!("{} {}", line.trim_end().trim_end_matches(" HTTP/1.1"), String::from_utf8_lossy(&body));
@@ -71,7 +95,19 @@ fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>) -> Option<()> {
         let text = format!("HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
         (&*stream).write_all(text.as_bytes()).ok()
     };
-    match line.split(' ').nth(1)? {
+    if let Some((_, to)) = target.split_once("?to=") {
+        return send(&format!("307 Temporary Redirect\r\nLocation: {to}"), "");
+    }
+    match target.as_str() {
+        "/token" => {
+            let tokens =
+                requests.lock().expect("no thread broke").iter().filter(|r| r.starts_with("POST /token")).count();
+            let body = json!({"access_token": format!("token-{tokens}"), "token_type": "Bearer", "expires_in": 3600});
+            send("200 OK\r\nContent-Type: application/json", &body.to_string())
+        }
+        "/revoked" => send("400 Bad Request\r\nContent-Type: application/json", r#"{"error":"invalid_client"}"#),
+        "/expects/token-2" if authorization.as_deref() != Some("Bearer token-2") => send("401 Unauthorized", "old"),
+        "/refused" => send("401 Unauthorized", "who are you?"),
         "/away" => send("302 Found\r\nLocation: http://127.0.0.1:1/", ""),
         "/long" => send("200 OK", &"x".repeat(5000)),
         "/big" => send("200 OK", &"x".repeat(1000)),
@@ -99,7 +135,7 @@ fn home(probe: &str, grants: &str, toml: &str) -> Home {
     home
 }
 
-fn send(home: &Home, contexts: &[Value]) -> Done {
+pub fn send(home: &Home, contexts: &[Value]) -> Done {
     let one = |context: &Value| message("note", json!({"context": context})).to_string();
     let lines: Vec<String> = contexts.iter().map(one).collect();
     let arguments = ["send", "--json", "--concurrency", "1", "--max-delay", "0", "-"];
@@ -107,7 +143,7 @@ fn send(home: &Home, contexts: &[Value]) -> Done {
 }
 
 /// The result of the probe, which is a policy.
-fn found(line: &Value) -> &Value {
+pub fn found(line: &Value) -> &Value {
     let reason = &line["report"]["policies"][0]["result"]["deny"][0]["reason"];
     assert!(reason.is_string(), "{line:#}");
     reason
@@ -132,7 +168,10 @@ fn only_a_granted_url_is_fetched() {
             json!({"url": web.url("/in"), "headers": [["Host", "evil.example"]]}),
             "invalid: the header host is set by the host",
         ),
-        (json!({"url": web.url("/in"), "headers": [["X", "a\r\nY: b"]]}), "invalid: the header x holds a line break"),
+        (
+            json!({"url": web.url("/in"), "headers": [["X", "a\r\nY: b"]]}),
+            "invalid: the header x contains a line break",
+        ),
     ];
     let contexts: Vec<Value> = cases.iter().map(|(fetch, _)| json!({"fetch": fetch})).collect();
     let done = send(&home, &contexts);

@@ -1,5 +1,6 @@
 //! A running `ace serve`, used over HTTP and by the command line.
 
+mod addresses;
 mod admission;
 mod api;
 mod auth;
@@ -7,23 +8,30 @@ mod batches;
 mod connections;
 mod crash;
 mod damage;
+mod day;
 mod examples;
+mod feedback;
 mod frames;
 mod limit_to;
 mod limits;
+mod mail_reports;
 mod openapi;
 mod outages;
 mod people;
+mod pushes;
 mod rates;
 mod recipients;
 mod rejected;
 mod resolvers;
 mod runtime;
 mod selection;
+mod sns;
 mod stopping;
 mod store_files;
+mod suppressions;
 mod suspects;
 mod traces;
+mod twilio;
 mod webhooks;
 
 use std::io::{BufRead, BufReader};
@@ -92,7 +100,8 @@ impl Server {
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let kind = match path.split(['?', '#']).next().unwrap_or_default() {
             "/v1/messages" => "application/json",
-            "/v1/batches" | "/v1/keyvalue" => "application/x-ndjson",
+            "/v1/batches" | "/v1/keyvalue" | "/v1/suppressions" => "application/x-ndjson",
+            path if path.starts_with("/v1/suppressions/") => "application/json",
             _ => "application/octet-stream",
         };
         self.bare(method, path).header("content-type", kind)

@@ -11,6 +11,7 @@ A client with rustls does not trust a certificate that is its own CA, so --tls-c
 
 import argparse
 import asyncio
+import base64
 import json
 import logging
 import os
@@ -45,6 +46,8 @@ def arguments():
     parser.add_argument("--implicit", action="store_true", help="TLS from the first byte")
     parser.add_argument("--user", help="accepts nothing before this user has logged in")
     parser.add_argument("--password", default="")
+    parser.add_argument("--xoauth2", type=Path, metavar="FILE",
+                        help="accepts nothing before --user has logged in by XOAUTH2 with the access token in this file")
     parser.add_argument("--refuse", type=address_and_code, action="append", default=[], metavar="ADDRESS=CODE",
                         help="answers CODE to this recipient; may be given more than once")
     parser.add_argument("--defer", type=address_and_count, action="append", default=[], metavar="ADDRESS=N",
@@ -103,6 +106,15 @@ class Handler:
         self.dump(session, envelope)
         return f"250 2.0.0 Ok: queued as {self.count:04}"
 
+    async def auth_XOAUTH2(self, server, arguments):
+        """As Google and Microsoft define it: a refusal is a challenge with the reason, then 535."""
+        response = base64.b64decode(arguments[1]) if len(arguments) > 1 else await server.challenge_auth("")
+        token = self.options.xoauth2.read_text().strip()
+        if response == f"user={self.options.user}\x01auth=Bearer {token}\x01\x01".encode():
+            return AuthResult(success=True, auth_data=self.options.user)
+        await server.challenge_auth('{"status":"401","schemes":"bearer"}')
+        return AuthResult(success=False, handled=False)
+
     def closes(self, where):
         left = self.closings.get(where, 0)
         self.closings[where] = left - 1
@@ -141,7 +153,8 @@ def tls_context(options):
 
 
 def settings(options, context):
-    chosen = {"enable_SMTPUTF8": True, "hostname": "test.example"}
+    chosen = {"enable_SMTPUTF8": True, "hostname": "test.example",
+              "auth_exclude_mechanism": ["PLAIN", "LOGIN"] if options.xoauth2 else ["XOAUTH2"]}
     if context and not options.implicit:
         chosen |= {"tls_context": context, "require_starttls": options.require_starttls}
     if options.user is not None:

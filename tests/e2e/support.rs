@@ -318,19 +318,17 @@ pub fn mail_home(toml: &str) -> Home {
     home
 }
 
-/// The demo's configuration in a folder of its own, as `make demo` creates it in target/demo.
+/// The demo's configuration in a folder of its own, with the plugins and templates that `make demo` uses.
 pub fn demo_home() -> Home {
     let home = Home::empty();
-    for plugin in ["bulk_email_optout", "stub_policy", "django_email", "file_email"] {
-        home.plugin(plugin);
-    }
     let demo = |file: &str| fs::read_to_string(repository("tests/demo").join(file)).expect("the demo is there");
-    let templates = repository("templates");
+    let folder = |path: &str| format!("{:?}", repository(path));
     let cache = format!("{}/e2e-cache", env!("CARGO_TARGET_TMPDIR"));
     let config = demo("ace.toml")
-        .replace("../../templates", templates.to_str().expect("text"))
+        .replace("\"../plugins\"", &folder("target/plugins"))
+        .replace("\"../../templates\"", &folder("templates"))
         .replace("\"cache\"", &format!("{cache:?}"));
-    home.file("ace.toml", config.replace("../plugins", "plugins"));
+    home.file("ace.toml", config);
     home.file("facts.ndjson", demo("facts.ndjson"));
     home
 }

@@ -107,7 +107,7 @@ impl Channel for WasmChannel {
         attempt: &Attempt,
         call: &CallContext,
     ) -> Result<Receipt, DeliveryError> {
-        match self.runtime.deliver_remaining(message, rendered, attempt, call.mails()).await.report_to(call) {
+        match self.runtime.deliver_remaining(message, rendered, attempt, call.earlier()).await.report_to(call) {
             Ok(answer) => answer,
             Err(fault) if fault.kind == FaultKind::Unavailable => Err(DeliveryError::Unavailable(fault.to_string())),
             Err(fault) => Err(DeliveryError::Recoverable { message: fault.to_string(), next_attempt_time: None }),

@@ -5,9 +5,13 @@
 
 mod authority;
 mod compiling;
+pub(crate) mod credentials;
 mod decode;
+mod dkim;
 mod environment;
 pub mod event_kinds;
+mod fallback;
+mod feedback;
 mod fixed;
 mod granting;
 mod manifest;
@@ -36,6 +40,14 @@ use std::time::Duration;
 
 pub use authority::{Authority, Host};
 pub use compiling::{Compile, Compiler};
+pub use credentials::{
+    Apns, AwsSigv4, ClientAuthentication, Credential, CredentialKind, Hmac, HmacAlgorithm, KeyDerivation, KeyEncoding,
+    Oauth2, SignatureEncoding, SignedPart, is_own_name,
+};
+pub use dkim::Dkim;
+pub(crate) use dkim::dkim_key;
+pub(crate) use fallback::chains_before;
+pub use feedback::Feedback;
 pub use fixed::Fixed;
 pub use granting::{GrantError, granted};
 pub use manifest::{Manifest, Requests};
@@ -43,6 +55,7 @@ pub use plugins::{
     BucketGrant, CacheLimits, Grants, Http, Isolation, Limits, Mode, Plugin, Runtime, Secret, SecretSource, Signatures,
 };
 pub use problem::{Problem, Problems};
+pub(crate) use relays::{PATH_TOKEN, SAMPLE_TOKEN, return_path_key};
 pub use secrets::SecretError;
 pub use sending::{
     Channel, Defaults, Delivery, Guarantee, Keyvalue, Login, Mailer, Presentation, Proof, Rate, Relay, RelayKind,
@@ -50,8 +63,8 @@ pub use sending::{
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
 pub use templates::{ROUTES_BYTES_MAX, Route, Routes, Tag, Templates};
-pub(crate) use urls::covers;
 pub use urls::shared_domain;
+pub(crate) use urls::{covers, covers_anybody};
 pub use values::{show_duration, show_size};
 
 use ace_store::files::FileStamp;
@@ -111,6 +124,8 @@ pub struct Config {
     pub channels: BTreeMap<String, Channel>,
     /// Settings of plugins, by name.
     pub plugins: BTreeMap<String, Plugin>,
+    /// Credentials that the host adds to requests of plugins, by name.
+    pub credentials: BTreeMap<String, Credential>,
     /// Settings that a reload cannot change.
     pub fixed: Fixed,
     /// The source of each key, for problems that are found later. Empty in a configuration that was not read from a file.

@@ -1,9 +1,10 @@
-//! Tracks which relays and HTTP origins can be used. If one cannot be reached, rejects the log-in, or fails before a recipient is
-//! named, that is a problem of the relay or origin, not a failure of every message that needs it.
+//! Tracks which relays, HTTP origins and channels can be used. If a relay or origin cannot be reached, rejects the log-in, or fails
+//! before a recipient is named, that is a problem of the relay or origin, not a failure of every message that needs it. A channel can
+//! ask for the same: its messages wait while it is held.
 //!
 //! The host's imports (`plugin::imports`) call [`Destinations::contact`] before they contact one, and report the outcome to the
-//! [`Contact`]; guests are not involved. The pipeline calls [`Destinations::paused`] before an attempt. The state machine of one
-//! destination is [`health`].
+//! [`Contact`]; guests are not involved. The pipeline calls [`Destinations::paused`] before an attempt, and makes each attempt as a
+//! contact with its channel. The state machine of one destination is [`health`].
 //!
 //! A channel is paused while one of its destinations is down, and every destination that has accepted a message of the channel in
 //! this process is down too: a plugin with two relays continues with the other one. Its messages that need the first relay fail at
@@ -59,7 +60,7 @@ pub struct Wanted {
 /// A destination went down or is up again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Notice {
-    /// The relay or origin.
+    /// The relay, origin or channel.
     pub destination: Destination,
     /// Whether it can be used now.
     pub is_up: bool,
@@ -72,7 +73,7 @@ pub struct Notice {
 /// A destination that is not healthy, as listings show it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
-    /// The relay or origin.
+    /// The relay, origin or channel.
     pub destination: Destination,
     /// It is recovering: a growing number of messages use it. Otherwise it is down.
     pub is_recovering: bool,
@@ -84,7 +85,7 @@ pub struct View {
     pub next_attempt: Option<Timestamp>,
 }
 
-/// The health of all relays and origins. Each engine has one.
+/// The health of all relays, origins and channels. Each engine has one.
 pub struct Destinations {
     /// The number of tracked destinations, so that no lock is taken while there are none.
     tracked: AtomicUsize,
@@ -165,6 +166,9 @@ impl Destinations {
             return None;
         }
         let mut state = self.lock();
+        if let Some(held) = state.check(&Destination::Channel(channel.to_owned()), message, now) {
+            return Some(held);
+        }
         if let Some(destination) = waits_for {
             return state.check(destination, message, now);
         }
@@ -250,7 +254,7 @@ impl Destinations {
     }
 
     fn failed(&self, failure: Failure<'_>, held: Option<Held>, message: Uuid, now: Timestamp) -> bool {
-        let Failure { destination, channel, cause, reason } = failure;
+        let Failure { destination, channel, cause, reason, until } = failure;
         let mut state = self.lock();
         if !state.health.contains_key(destination) && state.health.len() >= TRACKED_MAX {
             state.prune(now);
@@ -263,7 +267,7 @@ impl Destinations {
         let reason = reason.chars().map(|c| if c.is_control() { ' ' } else { c }).take(REASON_CHARS_MAX).collect();
         let health = state.health.entry(destination.clone()).or_default();
         let permit = held.map_or(Permit::Free, |held| held.permit);
-        let failed = health.failed(permit, message, Loss { cause, reason }, now, pause);
+        let failed = health.failed(permit, message, Loss { cause, reason, until }, now, pause);
         let is_destination = match failed {
             Failed::Message => false,
             Failed::Destination(change) => {
@@ -295,10 +299,13 @@ impl Destinations {
     fn notify(&self, destination: &Destination, health: &Health, change: Change, now: Timestamp) {
         let trouble = health.trouble();
         let reason = health.reason().to_owned();
-        let since = trouble.map_or(now, |trouble| trouble.since);
+        let since = trouble.as_ref().map_or(now, |trouble| trouble.since);
         match change {
             Change::None => return,
-            Change::Down => monitoring::destination_down(destination, &reason),
+            Change::Down => {
+                let next_probe = trouble.as_ref().map_or(now, |trouble| trouble.next_probe);
+                monitoring::destination_down(destination, &reason, next_probe);
+            }
             Change::Up(down) => monitoring::destination_up(destination, down),
         }
         self.changed.notify_waiters();
@@ -315,7 +322,11 @@ impl State {
         Some(Paused { destination: destination.clone(), reason: health.reason().to_owned(), until })
     }
 
+    /// Remembers that a relay or origin of a channel was down.
     fn note_down(&mut self, channel: &str, destination: &Destination) {
+        if matches!(destination, Destination::Channel(_)) {
+            return;
+        }
         let down = &mut self.channels.entry(channel.to_owned()).or_default().down;
         if down.len() < USED_MAX {
             down.insert(destination.clone());
@@ -349,6 +360,8 @@ pub struct Failure<'a> {
     pub cause: Cause,
     /// One line for the operator.
     pub reason: &'a str,
+    /// When the destination may be used again, if that is known.
+    pub until: Option<Timestamp>,
 }
 
 #[derive(Debug)]

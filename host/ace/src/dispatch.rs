@@ -67,6 +67,9 @@ impl<R: AsyncBufRead + Unpin> Lines<R> {
     }
 
     /// The next message; `None` at the end. Cancel safe.
+    ///
+    /// # Errors
+    /// The input cannot be read.
     pub async fn next(&mut self) -> std::io::Result<Option<Line>> {
         if self.ahead.is_some() {
             return Ok(self.ahead.take());

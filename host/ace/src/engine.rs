@@ -11,11 +11,13 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, ArcSwapOption};
 use jiff::Timestamp;
 use tokio::sync::broadcast;
+use uuid::Uuid;
 
 use crate::channel::limiter::{ChannelLimiters, channel_limiters};
 use crate::channel::{Channel, ChannelMap, Limit, UnknownChannel, WasmChannel};
 pub(crate) use crate::config::FileState;
 use crate::config::{Compile, Config, Mode, Problem, Problems};
+use crate::credentials::{Credentials, Surroundings};
 use crate::destination::Destinations;
 use crate::mailer::{Mailer, MailerError};
 use crate::message::{self, Message, OnError, Report};
@@ -157,8 +159,8 @@ impl Builder {
     /// The configuration has problems, or something that it refers to cannot be opened.
     pub async fn start(self) -> Result<Ace, StartError> {
         let Builder { config, application } = self;
-        let Survey { registry, presentation, services, keyvalue, destinations } =
-            survey(&config, application.now).await?;
+        let Preflight { registry, presentation, services, keyvalue, destinations } =
+            preflight(&config, application.now).await?;
         reload::log_problems(&presentation, "it is not used");
         let first = application.running(
             Parts { config, registry, presentation: Arc::new(presentation) },
@@ -172,8 +174,8 @@ impl Builder {
     }
 }
 
-/// What a configuration refers to, before an engine uses it.
-pub struct Survey {
+/// Everything that a configuration refers to, loaded before an engine starts, or to check it.
+pub struct Preflight {
     /// The plugins.
     pub registry: Registry,
     /// The templates.
@@ -184,7 +186,7 @@ pub struct Survey {
     destinations: Arc<Destinations>,
 }
 
-impl Survey {
+impl Preflight {
     /// Names in the configuration that do not exist.
     pub fn unknown_names(&self, config: &Config) -> Vec<Problem> {
         check_names(config, &self.registry, &Application::default(), false)
@@ -192,27 +194,41 @@ impl Survey {
 }
 
 /// Loads what the configuration refers to: relays, key-value entries, templates and plugins.
-pub async fn survey(config: &Config, now: fn() -> Timestamp) -> Result<Survey, StartError> {
+///
+/// # Errors
+/// Something that it refers to cannot be opened.
+pub async fn preflight(config: &Config, now: fn() -> Timestamp) -> Result<Preflight, StartError> {
     let (settings, http) = (config.clone(), config.fixed.http.clone());
     let http = tasks::blocking(move || http::Client::new(&http));
     let opened = tasks::blocking(move || {
-        let mailer = Mailer::new(&settings.fixed.mailer)?;
-        let keyvalue = Keyvalue::load(&settings.fixed.keyvalue.store(), now())?;
-        Ok::<_, StartError>((mailer, keyvalue, Presentation::load(&settings.template_dirs, &settings.presentation)))
+        let keyvalue = Arc::new(Keyvalue::load(&settings.fixed.keyvalue.store(), now())?);
+        let surroundings = Surroundings { now, store: keyvalue.clone() };
+        let credentials = Credentials::new(&settings.credentials, &settings.fixed.http, surroundings);
+        let credentials = Arc::new(ArcSwap::from_pointee(credentials));
+        let mailer = Mailer::with_credentials(&settings.fixed.mailer, credentials.clone())?;
+        let presentation = Presentation::load(&settings.template_dirs, &settings.presentation);
+        Ok::<_, StartError>((mailer, keyvalue, credentials, presentation))
     });
     let (opened, http) = tokio::join!(opened, http);
-    let ((mailer, keyvalue, presentation), http) = (opened??, http??);
+    let ((mailer, keyvalue, credentials, presentation), http) = (opened??, http??);
     let (mailer, http, for_plugins) = (Arc::new(mailer), Arc::new(http), Arc::new(keyvalue.for_plugins()));
     let destinations = Destinations::new(&config.delivery, fastrand::f64);
     let tracked = Some(destinations.clone());
-    let services =
-        Services { mailer, keyvalue: for_plugins, http, destinations: tracked, now, world: Arc::new(world::RealWorld) };
-    let services = Arc::new(services);
+    let services = Arc::new(Services {
+        mailer,
+        keyvalue: for_plugins,
+        http,
+        credentials,
+        destinations: tracked,
+        now,
+        public_url: config.fixed.server.public_url.clone(),
+        world: Arc::new(world::RealWorld),
+    });
     let registry = match &config.fixed.plugin_dir {
         Some(dir) => Registry::load(config, dir, services.clone()).await?,
         None => Registry::empty(),
     };
-    Ok(Survey { registry, presentation, services, keyvalue: Arc::new(keyvalue), destinations })
+    Ok(Preflight { registry, presentation, services, keyvalue, destinations })
 }
 
 impl Ace {
@@ -281,6 +297,12 @@ impl Ace {
     /// The key-value entries and counters.
     pub fn keyvalue(&self) -> &Arc<Keyvalue> {
         &self.keyvalue
+    }
+
+    /// The message that an address names, if it is a signed return path of a relay (`{token}` in `return-path`): a report that came back to
+    /// it is about mail of that message. Blocks for microseconds, or for as long as a changed key takes to be read.
+    pub fn returned_message(&self, address: &str) -> Option<Uuid> {
+        self.services.mailer.returned_message(address)
     }
 
     /// Which relays and origins can be used now.
@@ -372,6 +394,7 @@ impl Application {
             routing: config.routing.clone(),
             delivery: config.delivery.clone(),
             limiters,
+            feedback_channels: config.feedback_channels(),
             destinations: destinations.clone(),
             now: self.now,
             jitter: self.jitter,

@@ -3,6 +3,11 @@
 //! They are not stable: they change with their users in this workspace. Each module re-exports items of the private module of the
 //! same name. A new line here is a design decision, because it exposes a module to another crate.
 
+/// What the host adds to requests of plugins.
+pub mod credentials {
+    pub use crate::credentials::{Authorized, Credentials, Judgement, Key, Refusal, Request, Surroundings, TokenStore};
+}
+
 /// The state of relays and origins.
 pub mod destination {
     pub use crate::destination::{Destinations, Notice, View, Wanted};
@@ -10,7 +15,7 @@ pub mod destination {
 
 /// Building an engine and inspecting its configuration.
 pub mod engine {
-    pub use crate::engine::{Notice, Survey, preview, survey, texts};
+    pub use crate::engine::{Notice, Preflight, preflight, preview, texts};
 }
 
 /// Relays and mails.
@@ -20,7 +25,9 @@ pub mod mailer {
 
 /// Metrics, log events and spans.
 pub mod monitoring {
-    pub use crate::monitoring::{Exposition, destination_waiting, digest, install, otlp, task_failed, trace};
+    pub use crate::monitoring::{
+        Exposition, destination_waiting, digest, feedback_event, feedback_request, install, otlp, task_failed, trace,
+    };
 }
 
 /// The state of one message.
@@ -51,5 +58,5 @@ pub mod tasks {
 
 /// Certificates and trust.
 pub mod tls {
-    pub use crate::tls::{TlsError, client_config, server_config};
+    pub use crate::tls::{Identity, TlsError, client_config, client_config_as, server_config};
 }

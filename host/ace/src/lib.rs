@@ -19,13 +19,15 @@
 //! Supporting modules:
 //!
 //! - `plugin`: the component runtime; `mailer` and [`ace_store::keyvalue`]: capabilities that plugins can be granted
-//! - [`config`]: `ace.toml`; `tls`: trusted certificates; `engine`: builds and rebuilds everything; [`watch`]: reloads changed files;
-//!   `monitoring`: log events and metrics; `tasks`: restarts failed tasks
+//! - [`suppression`]: addresses to which nothing is sent
+//! - [`config`]: `ace.toml`; `tls`: trusted certificates; `credentials`: what the host adds to requests of plugins; `engine`: builds
+//!   and rebuilds everything; [`watch`]: reloads changed files; `monitoring`: log events and metrics; `tasks`: restarts failed tasks
 
 #![warn(missing_docs, unreachable_pub)]
 
 pub mod channel;
 pub mod config;
+mod credentials;
 mod destination;
 pub mod dispatch;
 mod engine;
@@ -38,6 +40,7 @@ mod plugin;
 pub mod policy;
 mod presentation;
 mod retry;
+pub mod suppression;
 mod tasks;
 mod tls;
 pub mod watch;

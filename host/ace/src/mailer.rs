@@ -1,6 +1,7 @@
 //! The relays behind the `mailer` import. Mails are checked, built, and sent to a mail server, written to a folder, or discarded.
 //!
-//! `address` checks mailboxes, `mime` builds mails, `smtp` pools connections, and `session` sends mails over one of them. Below
+//! `address` checks mailboxes, `mime` builds mails, `dkim` signs them, `return_path` signs envelope
+//! senders, `smtp` pools connections, and `session` sends mails over one of them. Below
 //! `session` are `stream` and `tls`; `reply` parses replies; `features` and `login` are the steps before the first mail; `failure`
 //! describes failures. `folder` writes files. Only the code of a reply counts: 4xx and connection errors are retried, 5xx are not.
 
@@ -12,12 +13,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use lettre::transport::smtp::extension::ClientId;
+use uuid::Uuid;
 
 use crate::config::{self, RelayKind, Tls};
+use crate::credentials::Current;
 use crate::message::{MailRecord, RecipientState};
+use ace_address::mailbox::{Address, Mailbox, Quoted};
 use ace_store::files::Access;
 
-mod address;
+mod dkim;
 mod failure;
 mod features;
 mod folder;
@@ -25,6 +29,8 @@ mod login;
 mod mime;
 mod recipients;
 mod reply;
+mod return_path;
+mod secret;
 mod session;
 mod smtp;
 mod stream;
@@ -34,14 +40,15 @@ mod tls;
 
 pub(crate) use failure::{FailureDetail, Progress, Refusal, Stage};
 
-use address::{Address, Mailbox, Quoted};
+use dkim::Signer;
 use folder::Folder;
 use mime::Mailboxes;
 use recipients::Attempt;
+use return_path::{PathKeys, ReturnPath};
 use session::{Acceptance, Envelope, Target};
 use smtp::Pool;
 
-/// Building a longer mail takes milliseconds and runs on a blocking thread.
+/// Building a longer mail takes milliseconds and runs on a blocking thread, and so does signing: 1 ms with RSA.
 const INLINE_BUILD_BYTES_MAX: usize = 256 * 1024;
 
 /// One mail from a channel. It is not trusted: invalid values are rejected and never corrected.
@@ -72,6 +79,8 @@ pub struct Email {
     pub relay: Option<String>,
     /// The envelope sender; `<>` is the null sender. `None` stands for the relay's setting, otherwise the sender's address.
     pub return_path: Option<String>,
+    /// The message that it belongs to, which a signed return path names.
+    pub message: Option<Uuid>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -129,6 +138,13 @@ impl MailError {
         let detail = FailureDetail::default();
         MailError::Temporary { message, next_attempt_time: None, maybe_sent: false, detail }
     }
+
+    /// A mail that was not sent because it could not be signed. That concerns all mail of the relay.
+    fn unsigned(relay: &str, problem: &str) -> MailError {
+        let message = format!("relay {relay}: {}: {problem}", Stage::Signing);
+        let detail = FailureDetail { stage: Some(Stage::Signing), ..FailureDetail::default() };
+        MailError::Temporary { message, next_attempt_time: None, maybe_sent: false, detail }
+    }
 }
 
 /// An error in the settings.
@@ -154,6 +170,7 @@ pub struct Mailer {
 struct Relay {
     from: Option<Mailbox>,
     return_path: Option<ReturnPath>,
+    signer: Option<Arc<Signer>>,
     transport: Transport,
 }
 
@@ -163,16 +180,25 @@ enum Transport {
     Discard,
 }
 
-/// An envelope sender. `None` is the null sender (RFC 5321, section 4.5.5), to which no bounce is sent.
-#[derive(Debug, Clone)]
-struct ReturnPath(Option<Address>);
-
 impl Mailer {
-    /// Checks the settings, reads CA files and creates folders. Makes no connection. Blocks on the disk.
+    /// A mailer whose relays log in with none of `[credentials]`. As [`Mailer::with_credentials`].
+    ///
+    /// # Errors
+    /// As [`Mailer::with_credentials`].
+    pub fn new(settings: &config::Mailer) -> Result<Mailer, MailerError> {
+        Mailer::build(settings, None)
+    }
+
+    /// Checks the settings, reads CA files and creates folders. Makes no connection. Blocks on the disk. Each new connection of a relay
+    /// with a credential logs in with the one that is current then.
     ///
     /// # Errors
     /// If a setting is invalid, a CA file cannot be read, or a folder cannot be created.
-    pub fn new(settings: &config::Mailer) -> Result<Mailer, MailerError> {
+    pub fn with_credentials(settings: &config::Mailer, credentials: Current) -> Result<Mailer, MailerError> {
+        Mailer::build(settings, Some(&credentials))
+    }
+
+    fn build(settings: &config::Mailer, credentials: Option<&Current>) -> Result<Mailer, MailerError> {
         let default_from = match &settings.default_from {
             Some(text) => Some(
                 Mailbox::parse(text).map_err(|problem| MailerError::Setting { setting: "default_from", problem })?,
@@ -180,8 +206,9 @@ impl Mailer {
             None => None,
         };
         let mut relays = BTreeMap::new();
+        let keys = Arc::new(PathKeys::new(&settings.return_path_keys));
         for (name, relay) in &settings.relays {
-            relays.insert(name.clone(), Relay::new(name, relay, settings.access)?);
+            relays.insert(name.clone(), Relay::new(name, relay, settings.access, &keys, credentials)?);
         }
         if let Some(name) = &settings.default_relay
             && !relays.contains_key(name)
@@ -226,7 +253,8 @@ impl Mailer {
         if let Some(known) = record.as_ref().filter(|_| recipients.is_empty()) {
             return recipients::result(known);
         }
-        let Built { safe_id, message_id: full_id, envelope } = draft.build_off_thread_if_long(recipients, date).await?;
+        let Built { safe_id, message_id: full_id, envelope } =
+            draft.build_off_thread_if_slow(name, recipients, date).await?;
         let outcome = match &relay.transport {
             Transport::Smtp(pool) => pool.send(&envelope, &progress).await,
             Transport::File(folder) => {
@@ -247,6 +275,15 @@ impl Mailer {
     /// The name of the relay for a mail that requests `wanted`; `None` if it is not configured.
     pub fn relay_name(&self, wanted: Option<&str>) -> Option<&str> {
         self.relay(wanted).ok().map(|(name, _)| name)
+    }
+
+    /// The message that an address names: one to which a bounce was sent, and which is the signed return path of a relay. `None` if no
+    /// key of `mailer.return-path-key` signed it. Blocks.
+    pub fn returned_message(&self, address: &str) -> Option<Uuid> {
+        self.relays.values().find_map(|relay| match &relay.return_path {
+            Some(ReturnPath::Signed(path)) => path.message(address),
+            _ => None,
+        })
     }
 
     /// Stops sending over SMTP and closes idle connections with QUIT.
@@ -279,11 +316,12 @@ impl Mailer {
         let return_path = match (&mail.return_path, &relay.return_path) {
             (Some(text), _) => ReturnPath::parse(text).map_err(|e| format!("return_path: {e}"))?,
             (None, Some(configured)) => configured.clone(),
-            (None, None) => ReturnPath(Some(sender.address.clone())),
+            (None, None) => ReturnPath::Address(sender.address.clone()),
         };
         let mailboxes = Mailboxes::new(&mail, sender)?;
         let is_framed = matches!(relay.transport, Transport::Smtp(_));
-        Ok(Draft { safe_id: mime::safe_message_id(message_id), mail, mailboxes, return_path, is_framed })
+        let signer = relay.signer.clone();
+        Ok(Draft { safe_id: mime::safe_message_id(message_id), mail, mailboxes, return_path, signer, is_framed })
     }
 }
 
@@ -293,6 +331,7 @@ struct Draft {
     mail: Email,
     mailboxes: Mailboxes,
     return_path: ReturnPath,
+    signer: Option<Arc<Signer>>,
     is_framed: bool,
 }
 
@@ -309,36 +348,55 @@ impl Draft {
         envelope.filter(|to| record.is_none_or(|known| !known.is_settled(to.as_str()))).cloned().collect()
     }
 
-    async fn build_off_thread_if_long(self, recipients: Vec<Address>, date: i64) -> Result<Built, MailError> {
+    /// `relay` is the relay's name, for errors.
+    async fn build_off_thread_if_slow(
+        self,
+        relay: &str,
+        recipients: Vec<Address>,
+        date: i64,
+    ) -> Result<Built, MailError> {
         let attachments: usize = self.mail.attachments.iter().map(|a| a.content.len()).sum();
         let html = self.mail.html.as_ref().map_or(0, String::len);
-        let built = if self.mail.text.len() + html + attachments <= INLINE_BUILD_BYTES_MAX {
-            self.build(recipients, date)
-        } else {
-            let task = tokio::task::spawn_blocking(move || self.build(recipients, date));
-            task.await.unwrap_or_else(|e| Err(format!("cannot build the mail: {e}")))
-        };
-        built.map_err(MailError::Invalid)
+        let is_signed = self.signer.is_some() || self.return_path.is_signed();
+        if !is_signed && self.mail.text.len() + html + attachments <= INLINE_BUILD_BYTES_MAX {
+            return self.build(relay, recipients, date);
+        }
+        let relay = relay.to_owned();
+        let task = tokio::task::spawn_blocking(move || self.build(&relay, recipients, date));
+        task.await.unwrap_or_else(|e| Err(MailError::Invalid(format!("cannot build the mail: {e}"))))
     }
 
-    fn build(self, recipients: Vec<Address>, date: i64) -> Result<Built, String> {
+    fn build(self, relay: &str, recipients: Vec<Address>, date: i64) -> Result<Built, MailError> {
         let message_id = format!("{}@{}", self.safe_id, self.mailboxes.sender.address.domain());
-        let mail = mime::build(&self.mail, &self.mailboxes, &message_id, date)?;
+        let mail = mime::build(&self.mail, &self.mailboxes, &message_id, date).map_err(MailError::Invalid)?;
+        let mail = match &self.signer {
+            Some(signer) => signer.sign(&mail).map_err(|problem| MailError::unsigned(relay, &problem))?,
+            None => mail,
+        };
         let size = mail.len();
         let content = if self.is_framed { smtp::framed(mail) } else { mail };
-        let envelope = Envelope { from: self.return_path.0, recipients, content, size };
+        let from = self.return_path.of(self.mail.message).map_err(|problem| MailError::unsigned(relay, &problem))?;
+        let envelope = Envelope { from, recipients, content, size };
         Ok(Built { safe_id: self.safe_id, message_id: format!("<{message_id}>"), envelope })
     }
 }
 
 impl Relay {
-    fn new(name: &str, settings: &config::Relay, access: Access) -> Result<Relay, MailerError> {
+    fn new(
+        name: &str,
+        settings: &config::Relay,
+        access: Access,
+        keys: &Arc<PathKeys>,
+        credentials: Option<&Current>,
+    ) -> Result<Relay, MailerError> {
         let invalid = |problem: String| MailerError::Relay { relay: name.to_owned(), problem };
         let from = settings.from.as_deref().map(Mailbox::parse).transpose();
-        let return_path = settings.return_path.as_deref().map(ReturnPath::parse).transpose();
+        let return_path = settings.return_path.as_deref().map(|text| ReturnPath::configured(text, keys)).transpose();
+        let mut signer = None;
         let transport = match &settings.kind {
             RelayKind::Smtp(smtp) => {
-                let target = target(smtp).map_err(invalid)?;
+                signer = Signer::new(&smtp.dkim).map(Arc::new);
+                let target = target(smtp, credentials).map_err(invalid)?;
                 Transport::Smtp(Box::new(Pool::new(name, target, smtp)))
             }
             RelayKind::File { dir } => {
@@ -354,22 +412,14 @@ impl Relay {
         Ok(Relay {
             from: from.map_err(|e| invalid(format!("from: {e}")))?,
             return_path: return_path.map_err(|e| invalid(format!("return_path: {e}")))?,
+            signer,
             transport,
         })
     }
 }
 
-impl ReturnPath {
-    fn parse(text: &str) -> Result<ReturnPath, String> {
-        match text.trim() {
-            "<>" => Ok(ReturnPath(None)),
-            address => Mailbox::parse(address).map(|mailbox| ReturnPath(Some(mailbox.address))),
-        }
-    }
-}
-
 /// Checks the settings of a mail server.
-fn target(smtp: &config::Smtp) -> Result<Target, String> {
+fn target(smtp: &config::Smtp, credentials: Option<&Current>) -> Result<Target, String> {
     if smtp.host.is_empty() {
         return Err("host is empty".into());
     }
@@ -389,6 +439,7 @@ fn target(smtp: &config::Smtp) -> Result<Target, String> {
         port: smtp.port,
         security: tls::security(smtp)?,
         login: smtp.login.clone(),
+        credentials: credentials.cloned(),
         hello: hello(smtp.hello_name.as_deref())?,
         timeout: smtp.timeout,
     })

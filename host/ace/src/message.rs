@@ -3,10 +3,12 @@
 //! Messages are read ([`decode`]) and written in edx-ace's JSON form (`str(message)` there). Times keep their original text, and
 //! contexts keep their keys and values unchanged.
 
+mod addresses;
 mod answers;
 mod context;
 mod decode;
 mod destination;
+mod feedback;
 pub mod json;
 mod mail_record;
 mod prepared;
@@ -17,19 +19,25 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use jiff::fmt::rfc2822;
+use jiff::fmt::{rfc2822, strtime};
+use jiff::tz::TimeZone;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
+pub use addresses::{
+    ADDRESS_BYTES_MAX, ADDRESSES_BYTES_MAX, ADDRESSES_MAX, AddressOutcome, AddressRecord, DETAILS_BYTES_MAX, Hold,
+    KIND_BYTES_MAX, RecordAddresses, Recording, add_record, check_contacts,
+};
 pub use answers::{
-    ActionLink, Attempt, CallContext, Delay, DeliveryError, Denial, Fault, FaultKind, Page, PolicyResult, Receipt,
-    Rendered, RenderedFile, ResolveError, Resolved, TemplateFile,
+    ActionLink, Attempt, CallContext, Delay, DeliveryError, Denial, Earlier, Fault, FaultKind, Page, PolicyResult,
+    Receipt, Rendered, RenderedFile, ResolveError, Resolved, TemplateFile,
 };
 pub use context::Context;
 pub use decode::{FieldError, FieldErrors};
 pub use destination::{Destination, Unreached};
+pub use feedback::{ContactAddress, FEEDBACK_KINDS, FeedbackAnswer, FeedbackError, FeedbackEvent, Incoming, Received};
 pub use json::without_bom;
 pub use mail_record::{MailRecord, RecipientRecord, RecipientState};
 pub use prepared::{Member, MemberError, Personal, Prepared};
@@ -77,7 +85,7 @@ impl DateTime {
             // Without an offset, or outside the range of timestamps, as Python's datetime.max is.
             let naive: jiff::civil::DateTime = trimmed.trim_end_matches(['Z', 'z']).parse().ok()?;
             let end = if naive.year() > 0 { Timestamp::MAX } else { Timestamp::MIN };
-            Some(jiff::tz::TimeZone::UTC.to_timestamp(naive).unwrap_or(end))
+            Some(TimeZone::UTC.to_timestamp(naive).unwrap_or(end))
         });
         at.map(|at| DateTime { text: text.to_owned(), at }).ok_or_else(|| DateTimeError(text.to_owned()))
     }
@@ -403,8 +411,17 @@ pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
     match text.parse() {
         Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Duration::try_from(rfc2822::parse(text).ok()?.timestamp().duration_since(now)).ok(),
+        Err(_) => Duration::try_from(http_date(text)?.duration_since(now)).ok(),
     }
+}
+
+/// The forms of a date in HTTP that servers no longer send but clients must read (RFC 9110, section 5.6.7).
+const OBSOLETE_DATES: [&str; 2] = ["%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"];
+
+fn http_date(text: &str) -> Option<Timestamp> {
+    let obsolete = |form: &str| TimeZone::UTC.to_timestamp(strtime::parse(form, text).ok()?.to_datetime().ok()?).ok();
+    let usual = rfc2822::parse(text).ok().map(|date| date.timestamp());
+    usual.or_else(|| OBSOLETE_DATES.into_iter().find_map(obsolete))
 }
 
 /// The most similar known name, if one is similar enough for a suggestion.

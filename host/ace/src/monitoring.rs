@@ -11,13 +11,15 @@ pub mod trace;
 use std::fmt::Display;
 use std::time::Duration;
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 
 pub(crate) use series::set_active_plugins;
 pub use series::{Exposition, install};
 
-use crate::message::{AttemptReport, ChannelReport, Destination, FaultKind, Message, Outcome, PolicyReport, Verdict};
+use crate::message::{
+    AttemptReport, ChannelReport, Destination, FEEDBACK_KINDS, FaultKind, Message, Outcome, PolicyReport, Verdict,
+};
 
 /// edx-ace's `message_name`.
 pub(crate) const MESSAGE_NAME: &str = "message_name";
@@ -66,11 +68,16 @@ const DELIVERY_SECONDS: &str = "ace_delivery_duration_seconds";
 /// Settled channel types of messages, by `channel_type`, `channel` and `state`.
 const SETTLED: &str = "ace_settled_total";
 
-/// 0 while a relay or an origin is down, by `kind` (`relay`, `origin`) and `name`.
+/// Requests with feedback, by `plugin` and `result` (`kept`, `refused`, `malformed`, `unavailable`, `fault`).
+const FEEDBACK_REQUESTS: &str = "ace_feedback_requests_total";
+/// Events in them, by `plugin` and `kind`; a kind that the host does not know is `other`.
+const FEEDBACK_EVENTS: &str = "ace_feedback_events_total";
+
+/// 0 while a relay or an origin is down or a channel is held, by `kind` (`relay`, `origin`, `channel`) and `name`.
 const DESTINATION_UP: &str = "ace_destination_up";
-/// Outages of a relay or an origin, by `kind` and `name`.
+/// Outages of a relay or an origin, and holds of a channel, by `kind` and `name`.
 const DESTINATION_OUTAGES: &str = "ace_destination_outages_total";
-/// Messages that wait for a relay or an origin, by `kind` and `name`.
+/// Messages that wait for a relay, an origin or a channel, by `kind` and `name`.
 const DESTINATION_WAITING: &str = "ace_destination_waiting";
 
 /// Logs an event of a message at level debug, or at info if its `log_level` requests that.
@@ -170,11 +177,28 @@ pub fn task_failed(task: &str) {
     counter!(TASK_FAILURES, "task" => task.to_owned()).increment(1);
 }
 
-/// Counts and logs the outage of a relay or an origin, once for all messages that wait for it.
-pub(crate) fn destination_down(destination: &Destination, reason: &str) {
+/// Counts a request with feedback.
+pub fn feedback_request(plugin: &str, result: &'static str) {
+    counter!(FEEDBACK_REQUESTS, "plugin" => plugin.to_owned(), "result" => result).increment(1);
+}
+
+/// Counts an event of feedback.
+pub fn feedback_event(plugin: &str, kind: &str) {
+    let kind = FEEDBACK_KINDS.into_iter().find(|known| *known == kind).unwrap_or("other");
+    counter!(FEEDBACK_EVENTS, "plugin" => plugin.to_owned(), "kind" => kind).increment(1);
+}
+
+/// Counts and logs the outage of a relay or an origin, or the hold of a channel, once for all messages that wait for it.
+pub(crate) fn destination_down(destination: &Destination, reason: &str, next_probe: Timestamp) {
     let (kind, name) = (destination.kind(), destination.name().to_owned());
     counter!(DESTINATION_OUTAGES, "kind" => kind, "name" => name).increment(1);
     destination_is_up(destination, false);
+    if let Destination::Channel(_) = destination {
+        return tracing::warn!(
+            destination = %destination,
+            "{destination} is held: {reason}. Its messages wait without using up attempts; a single message tries it at {next_probe}."
+        );
+    }
     tracing::warn!(
         destination = %destination,
         "{destination} is down: {reason}. Messages wait for it without using up attempts; a single message tries it at least once a minute."
@@ -185,6 +209,9 @@ pub(crate) fn destination_down(destination: &Destination, reason: &str) {
 pub(crate) fn destination_up(destination: &Destination, down: SignedDuration) {
     destination_is_up(destination, true);
     let down = SignedDuration::from_secs(down.as_secs());
+    if let Destination::Channel(_) = destination {
+        return tracing::warn!(destination = %destination, "{destination} is no longer held after {down:#}; its messages are being sent.");
+    }
     tracing::warn!(destination = %destination, "{destination} is reachable again after {down:#}; messages that wait for it are being sent.");
 }
 
@@ -193,7 +220,7 @@ fn destination_is_up(destination: &Destination, is_up: bool) {
     gauge!(DESTINATION_UP, "kind" => kind, "name" => name).set(f64::from(u8::from(is_up)));
 }
 
-/// Sets the number of messages that wait for a relay or an origin that is down.
+/// Sets the number of messages that wait for a relay or an origin that is down, or for a channel that is held.
 pub fn destination_waiting(destination: &Destination, waiting: u64) {
     let (kind, name) = (destination.kind(), destination.name().to_owned());
     gauge!(DESTINATION_WAITING, "kind" => kind, "name" => name).set(waiting as f64);

@@ -1,10 +1,14 @@
 //! The state machine of one message: policies, channel, presentation, delivery. It neither stores nor sleeps: [`InFlight::due`] says
 //! when the caller must advance it again. The stages after the policies are in [`steps`].
 
+mod addresses;
+mod fallback;
 mod mails;
 mod resuming;
+mod settling;
 mod steps;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
@@ -15,7 +19,7 @@ pub use crate::channel::Limit;
 use crate::channel::limiter::{Arrival, ChannelLimiters, ChannelPermit};
 use crate::config::{Delivery, Routing};
 use crate::destination::Destinations;
-use crate::message::{ChannelReport, ChannelType, Destination, Message, Outcome, Report};
+use crate::message::{ChannelReport, ChannelType, Destination, Message, Outcome, RecordAddresses, Report};
 use crate::monitoring;
 use crate::policy::{self, PolicyEntry, Ruling};
 use crate::presentation::Presentation;
@@ -40,6 +44,8 @@ pub struct Snapshot {
     pub delivery: Delivery,
     /// The rate limits of the channels.
     pub limiters: ChannelLimiters,
+    /// The channels whose deliveries are indexed, because a plugin may report feedback about them.
+    pub feedback_channels: BTreeSet<String>,
     /// The state of relays and origins.
     pub destinations: Arc<Destinations>,
     /// The clock, replaceable in tests.
@@ -60,6 +66,8 @@ pub struct InFlight {
     must_be_recorded: bool,
     /// The permit for that attempt.
     held: Option<ChannelPermit>,
+    /// Stores what the channel notes during that attempt.
+    recorder: Option<Arc<dyn RecordAddresses>>,
 }
 
 /// The state that is needed to continue a message later, in another process. It is stored as JSON: new fields must have a default,
@@ -99,7 +107,8 @@ impl Progress {
             } else if expired {
                 Some(Outcome::Expired { error: None })
             } else {
-                None
+                let after = fallback::types_before(snapshot, &limit, &channel_type);
+                (!after.is_empty()).then_some(Outcome::Standby { after })
             };
             pending.push(if outcome.is_some() { Pending::Nothing } else { Pending::Evaluate(now) });
             channels.push(ChannelReport::new(
@@ -132,7 +141,7 @@ impl Progress {
 
     /// Whether it comes from [`InFlight::retained_progress`] and nothing has been done since.
     fn is_restart(&self) -> bool {
-        self.evaluations == 0 && !self.retained_mails.is_empty()
+        self.evaluations == 0 && (!self.retained_mails.is_empty() || self.has_addresses())
     }
 }
 
@@ -194,7 +203,11 @@ impl InFlight {
     /// A message before its first step. `limit` restricts the channels in addition to the policies.
     pub fn new(snapshot: Arc<Snapshot>, message: Arc<Message>, limit: Limit, dry: bool) -> Self {
         let progress = Progress::start(&snapshot, &message, limit);
-        InFlight { message, snapshot, dry, progress, must_be_recorded: false, held: None }
+        InFlight::of(snapshot, message, dry, progress)
+    }
+
+    fn of(snapshot: Arc<Snapshot>, message: Arc<Message>, dry: bool, progress: Progress) -> Self {
+        InFlight { message, snapshot, dry, progress, must_be_recorded: false, held: None, recorder: None }
     }
 
     /// The relays and origins that are down and that it waits for, and the time at which it is due in any case.
@@ -232,6 +245,11 @@ impl InFlight {
         self.must_be_recorded
     }
 
+    /// Sets what stores the notes of a channel during the attempt that [`InFlight::must_be_recorded`] is about.
+    pub fn set_recorder(&mut self, recorder: Arc<dyn RecordAddresses>) {
+        self.recorder = Some(recorder);
+    }
+
     /// When to call [`InFlight::advance`] next; `None` once all channel types are settled.
     pub fn due(&self) -> Option<Timestamp> {
         let due = self.progress.pending.iter().filter_map(|pending| match pending {
@@ -261,6 +279,16 @@ impl InFlight {
     /// Does everything that is due.
     pub async fn advance(&mut self) {
         self.must_be_recorded = false;
+        self.advance_types().await;
+        while self.release_fallbacks() && !self.must_be_recorded {
+            self.advance_types().await;
+        }
+        self.remove_absent();
+        self.progress.report.bound();
+    }
+
+    /// Advances the channel types that are due.
+    async fn advance_types(&mut self) {
         let now = (self.snapshot.now)();
         self.follow_clock(now);
         if self.progress.pending.iter().any(|pending| matches!(pending, Pending::Evaluate(at) if *at <= now)) {
@@ -274,8 +302,6 @@ impl InFlight {
                 other => self.progress.pending[i] = other,
             }
         }
-        self.remove_absent();
-        self.progress.report.bound();
     }
 
     /// Evaluates the policies for all channel types that wait for them.
@@ -377,36 +403,6 @@ impl InFlight {
         }
     }
 
-    /// Settles a delivery. Mails that were accepted take precedence over `outcome`.
-    fn settle(&mut self, i: usize, mut mails: Mails, outcome: Outcome) {
-        if matches!(outcome, Outcome::Sent { .. }) && self.progress.retained_mails.is_empty() {
-            return self.set_outcome(i, outcome);
-        }
-        let key = self.delivery_key(i);
-        let outcome = mails.settle(&key, outcome);
-        let (is_sent, channel_type) =
-            (matches!(outcome, Outcome::Sent { .. }), &self.progress.report.channels[i].channel_type);
-        if is_sent || !mails.is_empty() {
-            self.progress.retained_mails.retain(|mails| mails.channel_type != *channel_type);
-        }
-        if !is_sent {
-            self.progress.retained_mails.extend(mails.retained(channel_type, &key));
-        }
-        self.set_outcome(i, outcome);
-    }
-
-    /// The mails of a channel type from before the message was retried.
-    fn retained_mails(&self, i: usize) -> Mails {
-        let channel_type = &self.progress.report.channels[i].channel_type;
-        let retained = self.progress.retained_mails.iter().find(|mails| mails.channel_type == *channel_type);
-        retained.map(|mails| mails.for_delivery(&self.delivery_key(i))).unwrap_or_default()
-    }
-
-    /// The idempotency key of the message over the channel in its report.
-    fn delivery_key(&self, i: usize) -> String {
-        self.message.idempotency_key(self.progress.report.channels[i].channel.as_deref().unwrap_or_default())
-    }
-
     fn wait(&mut self, i: usize, mut delivery: DeliveryState, at: Timestamp, error: String) {
         delivery.due = at;
         let channel_type = &self.progress.report.channels[i].channel_type;
@@ -437,14 +433,6 @@ impl InFlight {
                 None
             }
             Err(deferral) => Some(Step::Deferred { error: format!("{name}: {}", deferral.why), at: Some(deferral.at) }),
-        }
-    }
-
-    fn set_outcome(&mut self, i: usize, outcome: Outcome) {
-        let report = &mut self.progress.report.channels[i];
-        report.outcome = outcome;
-        if report.outcome.is_settled() && !report.outcome.is_absent() && !self.dry {
-            monitoring::settled(&self.message, report);
         }
     }
 

@@ -23,10 +23,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::config::{self, Isolation, Requests, Secret};
+use crate::credentials::Credentials;
 use crate::destination::Destinations;
 use crate::mailer::Mailer;
 use crate::message::{ChannelType, Object, TemplateFile, text};
@@ -53,10 +55,14 @@ pub struct Services {
     pub keyvalue: Arc<Keyvalue>,
     /// The client for outgoing requests.
     pub http: Arc<http::Client>,
+    /// The credentials that the host adds to requests. A reload replaces them.
+    pub credentials: Arc<ArcSwap<Credentials>>,
     /// Which relays and origins can be used now. `None` in a sandbox: their health is not tracked.
     pub destinations: Option<Arc<Destinations>>,
     /// The engine's clock, which guests are given.
     pub now: fn() -> Timestamp,
+    /// `server.public-url`.
+    pub public_url: Option<String>,
     /// What guests reach outside this process, or what replaces it.
     pub world: Arc<dyn World>,
 }
@@ -77,11 +83,14 @@ pub enum Namespace {
     Channel,
     /// A resolver of recipients.
     RecipientResolver,
+    /// A reader of what providers report.
+    Feedback,
 }
 
 impl Namespace {
     /// All namespaces.
-    pub const ALL: [Namespace; 3] = [Namespace::Policy, Namespace::Channel, Namespace::RecipientResolver];
+    pub const ALL: [Namespace; 4] =
+        [Namespace::Policy, Namespace::Channel, Namespace::RecipientResolver, Namespace::Feedback];
 
     /// The interface that a plugin of this namespace exports.
     pub fn interface(self) -> &'static str {
@@ -89,6 +98,7 @@ impl Namespace {
             Namespace::Policy => "policy",
             Namespace::Channel => "channel",
             Namespace::RecipientResolver => "recipient-resolver",
+            Namespace::Feedback => "feedback",
         }
     }
 }
@@ -99,6 +109,7 @@ impl fmt::Display for Namespace {
             Namespace::Policy => "openedx.ace.policy",
             Namespace::Channel => "openedx.ace.channel",
             Namespace::RecipientResolver => "openedx.ace.recipient_resolver",
+            Namespace::Feedback => "openedx.ace.feedback",
         })
     }
 }
@@ -233,6 +244,8 @@ pub struct Plugin {
     pub state: PluginState,
     /// What `describe` returned, if it is a channel.
     pub channel: Option<ChannelInfo>,
+    /// Why it reads no feedback although it exports `feedback` and ace.toml grants it, if so.
+    pub feedback_refused: Option<String>,
     /// Set if the state is active.
     pub runtime: Option<Arc<Runtime>>,
 }
@@ -257,13 +270,25 @@ impl Plugin {
             missing: Requests::default(),
             state: PluginState::Disabled,
             channel: None,
+            feedback_refused: None,
             runtime: None,
+        }
+    }
+
+    /// Why it reads no feedback, if so.
+    pub fn feedback_inactive(&self) -> Option<String> {
+        match (&self.state, &self.feedback_refused) {
+            (PluginState::Active, None) if self.namespaces.contains(&Namespace::Feedback) => None,
+            (PluginState::Active, None) => Some("it does not export openedx:ace/feedback".to_owned()),
+            (PluginState::Active, Some(why)) | (PluginState::Broken(why), _) => Some(why.clone()),
+            (PluginState::Disabled, _) => Some("it is disabled".to_owned()),
+            (PluginState::AwaitingFile, _) => Some("its file is not in the plugin folder yet".to_owned()),
         }
     }
 
     /// The imported interfaces whose every call is denied for lack of a grant.
     pub fn ungranted(&self) -> Vec<String> {
-        grants::ungranted(&self.imports, &self.settings.grants)
+        grants::ungranted(&self.imports, &self.settings)
     }
 }
 
@@ -273,7 +298,7 @@ mod tests {
 
     const SECRET: &str = "hunter2-is-no-password";
 
-    fn settings() -> Settings {
+    pub(super) fn settings() -> Settings {
         let circuit_breaker =
             runtime::circuit_breaker::Limits { faults: 1, window: Duration::ZERO, pause: Duration::ZERO };
         let limits = Limits {

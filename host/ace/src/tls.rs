@@ -1,11 +1,14 @@
 //! TLS: the certificates that the host trusts as a client, and its own as a server.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig};
+use sha2::{Digest, Sha256};
 
 /// Why TLS cannot be configured.
 #[derive(Debug, thiserror::Error)]
@@ -45,11 +48,54 @@ pub fn server_config(certificate: &Path, key: &Path) -> Result<ServerConfig, Tls
     Ok(config)
 }
 
+/// A client's certificate, with its chain and its key.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    fingerprint: [u8; 32],
+}
+
+impl Identity {
+    /// The identity of a chain of certificates, its own first, and a key.
+    pub fn new(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Self {
+        let mut hash = Sha256::new();
+        for part in chain.iter().map(AsRef::as_ref).chain([key.secret_der()]) {
+            hash.update((part.len() as u64).to_be_bytes());
+            hash.update(part);
+        }
+        Identity { chain, key, fingerprint: hash.finalize().into() }
+    }
+
+    /// Differs between two identities. Connections are shared only by requests with the same identity.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.fingerprint
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[a client certificate, with {} in its chain]", self.chain.len())
+    }
+}
+
 /// The settings of a client that trusts the system's root certificates and those of a file. Blocks on the disk.
 ///
 /// # Errors
 /// If the file cannot be read.
 pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
+    Ok(client_builder(ca_file)?.with_no_client_auth())
+}
+
+/// The same for a client that shows its certificate. Blocks on the disk.
+///
+/// # Errors
+/// If the file cannot be read, or the identity's key does not fit.
+pub fn client_config_as(ca_file: Option<&Path>, identity: &Identity) -> Result<ClientConfig, TlsError> {
+    let builder = client_builder(ca_file)?;
+    Ok(builder.with_client_auth_cert(identity.chain.clone(), identity.key.clone_key())?)
+}
+
+fn client_builder(ca_file: Option<&Path>) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, TlsError> {
     let mut roots = RootCertStore::empty();
     // Skips certificates of the system that rustls cannot parse.
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -61,5 +107,5 @@ pub fn client_config(ca_file: Option<&Path>) -> Result<ClientConfig, TlsError> {
     }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(builder.with_root_certificates(roots))
 }

@@ -5,6 +5,7 @@
 mod measure;
 mod place;
 mod plugins;
+mod providers;
 mod sending;
 mod service;
 mod stages;
@@ -19,7 +20,7 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// What measures one topic.
 type Topic = fn(&Place, &mut Summary);
 
-const TOPICS: [(&str, Topic); 10] = [
+const TOPICS: [(&str, Topic); 11] = [
     ("stages", stages::stages),
     ("calls", plugins::calls::calls),
     ("isolation", plugins::isolation::isolation),
@@ -30,6 +31,7 @@ const TOPICS: [(&str, Topic); 10] = [
     ("many", sending::many_messages),
     ("peers", sending::peers),
     ("service", service::service),
+    ("providers", providers::providers),
 ];
 
 fn main() {

@@ -2,10 +2,10 @@
 //! of a peer that was measured in turn with it: SQLite with the same settings and group sizes, one hand-written thread with its
 //! own queue ([`onecore`]), smtp-source, the real edx-ace.
 
-mod client;
+pub mod client;
 pub mod onecore;
 mod raw;
-mod server;
+pub mod server;
 mod sink;
 
 use std::net::SocketAddr;
@@ -35,7 +35,7 @@ const MEMBERS: usize = 100_000;
 const SENT: usize = 6_000;
 const EDX: usize = 600;
 /// Rounds of what is measured in turn with a peer; the median of the rounds' ratios counts.
-const ROUNDS: usize = 3;
+pub const ROUNDS: usize = 3;
 /// Connections to the mail server.
 const CONNECTIONS: usize = 8;
 /// Messages a second, and for how long, while their time to the mail server is taken.
@@ -43,6 +43,10 @@ const CALM_RATE: u64 = 200;
 const CALM: Duration = Duration::from_secs(10);
 /// Messages that wait while the memory is looked at.
 const WAITING: usize = 1_000_000;
+/// The secret of a server's configuration, if it names one.
+pub const TOKEN: &str = "a-secret-of-the-benchmark";
+/// A plugin that reads feedback about the channel.
+const FEEDBACK: &str = "[plugins.mail_reports]\ngrants = { feedback = [\"django_email\"] }\nsecrets = { path-secret = { env = \"BENCH_TOKEN\" } }";
 /// A moment that never comes.
 const NEVER: &str = "2099-01-01T00:00:00Z";
 
@@ -100,10 +104,11 @@ fn accept(place: &Place, summary: &mut Summary) {
 fn whole_way(place: &Place, summary: &mut Summary) {
     let (mut ours, mut rates) = (Vec::new(), Vec::new());
     let (mut over_onecore, mut over_edx, mut onecore_over_edx) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut over_source, mut mailer_over_source) = (Vec::new(), Vec::new());
+    let (mut over_source, mut mailer_over_source, mut indexed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
         let sink = SmtpSink::start();
         let (rate, cpu) = sent(place, &relay(sink.address));
+        indexed.push(sent(place, &format!("{}\n{FEEDBACK}", relay(sink.address))).1 / cpu);
         let thread = onecore::child(SENT, sink.address);
         let source = smtp_source(sink.address);
         let mailer = mailed(place, &relay(sink.address));
@@ -129,6 +134,12 @@ fn whole_way(place: &Place, summary: &mut Summary) {
         median(onecore_over_edx),
         "x",
         "edx-ace's CPU over the hand-written thread's",
+    );
+    summary.add(
+        "service_cpu_with_feedback",
+        median(indexed),
+        "x",
+        "the same with the index of deliveries, which a plugin for feedback about the channel needs",
     );
     summary.add("service_per_s", median(rates), "/s", "accept to settled, the mail server on the same cores");
     let each = "8 connections each";
@@ -305,7 +316,7 @@ fn edx_ace(place: &Place, server: SocketAddr) -> f64 {
     told["cpu_us"].as_f64().expect("a number")
 }
 
-fn median(mut all: Vec<f64>) -> f64 {
+pub fn median(mut all: Vec<f64>) -> f64 {
     all.sort_by(f64::total_cmp);
     all[all.len() / 2]
 }

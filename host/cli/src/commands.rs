@@ -5,6 +5,7 @@ mod batches;
 mod check;
 mod client;
 mod explain;
+mod feedback;
 mod import;
 mod plugin;
 mod plugins;
@@ -12,6 +13,7 @@ mod remote;
 mod render;
 mod send;
 mod serve;
+mod suppressions;
 mod tables;
 mod templates;
 mod token;
@@ -41,6 +43,8 @@ const FAILED: u8 = 1;
 const NOT_STARTED: u8 = 2;
 /// A part of the server that cannot be restarted has ended (EX_SOFTWARE of sysexits.h).
 const LOST: u8 = 70;
+/// A part of the mail system will accept it later (EX_TEMPFAIL of sysexits.h).
+const TRY_LATER: u8 = 75;
 /// Interrupted; messages in flight were finished.
 const INTERRUPTED: u8 = 130;
 
@@ -49,6 +53,7 @@ const EXIT_CODES: &str = "Exit codes:
   1    a message failed, or a check found a problem
   2    nothing was started: wrong usage, or a configuration with problems
   70   `ace serve`: a part of the server that cannot be restarted has ended
+  75   `ace feedback import -`: the mail was not taken; the mail server tries again
   130  interrupted; messages in flight were finished";
 
 /// ACE, the automated communication engine.
@@ -120,6 +125,12 @@ enum Command {
     Queue(remote::QueueArgs),
     /// Read and write key-value entries of a running server
     Kv(remote::KvArgs),
+    /// Read and write the addresses to which a running server sends nothing
+    #[command(after_help = suppressions::EXAMPLES)]
+    Suppressions(suppressions::Args),
+    /// Hand a mail that came back to a running server
+    #[command(after_help = feedback::EXAMPLES)]
+    Feedback(feedback::Args),
     /// Erase everything about the messages to a person from a running server
     // `forget` was its name before 0.1.0.
     #[command(alias = "forget")]
@@ -137,21 +148,34 @@ pub(crate) fn main() -> ExitCode {
     if let Some(code) = compile_child() {
         return code.into();
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return if error.use_stderr() { not_started() } else { OK }.into();
+        }
+    };
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
         Err(error) => {
             inform(&format!("error: the runtime cannot start: {error}"));
-            return NOT_STARTED.into();
+            return not_started().into();
         }
     };
     let code = runtime.block_on(run(cli)).unwrap_or_else(|error| {
         inform(&format!("error: {}", describe(error.as_ref())));
-        NOT_STARTED
+        not_started()
     });
     // A read of standard input cannot be cancelled, so do not wait for it.
     runtime.shutdown_background();
     code.into()
+}
+
+/// The exit code if nothing was done. A mail server that runs `ace feedback import -` must keep the mail, whatever is wrong: the
+/// arguments, the server, or the plugin.
+fn not_started() -> u8 {
+    let is_mail = ["feedback", "import", "-"].iter().all(|word| std::env::args_os().any(|argument| argument == *word));
+    if is_mail { TRY_LATER } else { NOT_STARTED }
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
@@ -199,6 +223,8 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Messages(args) => remote::messages(args, json).await,
         Command::Queue(args) => remote::queue(args, json).await,
         Command::Kv(args) => remote::kv(args).await,
+        Command::Suppressions(args) => suppressions::run(args, json).await,
+        Command::Feedback(args) => feedback::run(args).await,
         Command::Erase(args) => remote::erase(args, json).await,
         Command::Reload(args) => remote::reload(args, json).await,
     }

@@ -23,9 +23,11 @@ pub mod test;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use jiff::Timestamp;
 
 use ace::config::{self, Config, Manifest, Problems, Requests, Secret};
+use ace::internals::credentials::{Credentials, Surroundings};
 use ace::internals::mailer::{Mailer, MailerError};
 use ace::internals::plugin::inspection::Inspection;
 use ace::internals::plugin::registry::RegistryError;
@@ -68,26 +70,41 @@ async fn services(config: &Config, world: Arc<dyn World>) -> Result<Arc<Services
     let built = tasks::blocking(move || {
         let keyvalue =
             Keyvalue::load(&config::Keyvalue { database: None, ..config.fixed.keyvalue }.store(), Timestamp::now())?;
-        let (mailer, client) = (Mailer::new(&config.fixed.mailer)?, http::Client::new(&config.fixed.http)?);
-        let client = client.within(world.clone());
-        let (mailer, keyvalue, http) = (Arc::new(mailer), Arc::new(keyvalue), Arc::new(client));
-        Ok::<_, KitError>(Services { mailer, keyvalue, http, destinations: None, now: Timestamp::now, world })
+        let keyvalue = Arc::new(keyvalue);
+        let surroundings = Surroundings { now: Timestamp::now, store: keyvalue.clone() };
+        let credentials = Credentials::new(&config.credentials, &config.fixed.http, surroundings);
+        let credentials = Arc::new(ArcSwap::from_pointee(credentials));
+        let mailer = Arc::new(Mailer::with_credentials(&config.fixed.mailer, credentials.clone())?);
+        let http = Arc::new(http::Client::new(&config.fixed.http)?.within(world.clone()));
+        let public_url = config.fixed.server.public_url;
+        Ok::<_, KitError>(Services {
+            mailer,
+            keyvalue,
+            http,
+            credentials,
+            destinations: None,
+            now: Timestamp::now,
+            public_url,
+            world,
+        })
     });
     Ok(Arc::new(built.await??))
 }
 
 /// The settings of a plugin that ace.toml does not name: it is granted what its manifest requests, so that it can be run. Files go
 /// to `outbox`.
-fn as_requested(requests: &Requests, outbox: &Path) -> config::Plugin {
+pub fn as_requested(requests: &Requests, outbox: &Path) -> config::Plugin {
     let grants = config::Grants {
         http: requests.http.clone(),
         keyvalue: requests.keyvalue.clone(),
         mailer: requests.mailer,
+        feedback: requests.feedback.clone(),
         outbox: requests.outbox.then(|| outbox.to_owned()),
         ..config::Grants::default()
     };
     let secrets = requests.secrets.iter().map(|name| (name.clone(), Secret::new(format!("test-{name}"))));
-    config::Plugin { grants, secrets: secrets.collect(), ..config::Plugin::default() }
+    let credentials = requests.credentials.iter().map(|own| (own.clone(), own.clone())).collect();
+    config::Plugin { grants, credentials, secrets: secrets.collect(), ..config::Plugin::default() }
 }
 
 /// The manifest beside a component; an empty one if there is none.

@@ -14,11 +14,12 @@ use ace::internals::tasks::{self, Panicked, Pauses, Tasks};
 use ace::internals::tls::{self, TlsError};
 use ace::watch::Watch;
 use ace::{Ace, StartError};
-use ace_store::queue::{OpenError, Queue, QueueError};
+use ace_store::queue::{self, OpenError, Queue, QueueError};
 use futures_util::FutureExt;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::events;
 use crate::events::webhooks::{Webhook, WebhookError};
+use crate::feedback::Intake;
 use crate::gauges;
 use crate::http::{self, Api, ClientLimits, Rates, listen};
 use crate::intake;
@@ -95,7 +97,12 @@ impl App {
         let stop = CancellationToken::new();
         let server = &config.fixed.server;
         let reading = ClientLimits { timeout: server.read_timeout, min_rate: server.min_rate, stop: stop.clone() };
+        let feedback = config.fixed.feedback.clone();
         let api = Api {
+            feedback: Arc::new(Intake::new(ace.clone(), queue.clone(), &feedback)),
+            feedback_rates: Rates::new(Some(feedback.requests_per_second)),
+            feedback_permits: Semaphore::new(feedback.max_requests),
+            feedback_settings: feedback,
             ace,
             queue,
             worker,
@@ -167,6 +174,11 @@ fn start_tasks(api: &Arc<Api>, webhooks: Vec<Webhook>) -> Vec<JoinHandle<()>> {
     running.push(tasks.keep("held messages", move || worker.clone().release_blocked().map(NEVER_FAILS)));
     let worker = api.worker.clone();
     running.push(tasks.keep("destination events", move || worker.clone().emit_destination_events().map(NEVER_FAILS)));
+    let announcing = api.clone();
+    running.push(tasks.keep("feedback", move || {
+        let (worker, stop) = (announcing.worker.clone(), announcing.stop.clone());
+        announcing.feedback.clone().announce(worker, announcing.events_are_kept, stop).map(NEVER_FAILS)
+    }));
     let reloads = api.clone();
     running.push(tasks.keep("reload events", move || emit_reload_events(reloads.clone(), reloads.ace.notices())));
     let (ace, queue, stop) = (api.ace.clone(), api.queue.clone(), stop.clone());
@@ -250,7 +262,8 @@ fn open(config: &Config, now: fn() -> Timestamp) -> Result<Opened, ServeError> {
         Some(files) => Some(tls::server_config(&files.certificate, &files.key)?),
         None => None,
     };
-    let queue = Arc::new(Queue::open(&config.fixed.queue, now())?);
+    let settings = queue::Settings { max_feedback: config.fixed.feedback.max_events, ..config.fixed.queue.clone() };
+    let queue = Arc::new(Queue::open(&settings, now())?);
     let webhook = |(name, settings): (&String, _)| Webhook::new(name, settings, queue.clone(), now);
     let webhooks = config.fixed.webhooks.iter().map(webhook).collect::<Result<_, _>>()?;
     Ok(Opened { queue, tokens, tls: tls.map(|tls| TlsAcceptor::from(Arc::new(tls))), webhooks })
@@ -284,7 +297,7 @@ async fn emit_reload_events(api: Arc<Api>, mut notices: broadcast::Receiver<Noti
             Notice::Refused(reason) => (events::RELOAD_REFUSED, json!({"reason": reason})),
             Notice::Changed(change) => (event_kind(&change.what), json!(change)),
         };
-        api.worker.emit(events::of_server(kind, data, api.ace.now())).await;
+        api.worker.emit(events::with_data(kind, data, api.ace.now())).await;
     }
 }
 

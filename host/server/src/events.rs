@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 pub(crate) use ace::config::event_kinds::{
-    DOWN, FAILED, NOT_SENT, PLUGIN_ACTIVE, PLUGIN_BROKEN, PLUGIN_REJECTED, PLUGIN_REMOVED, RELOAD_REFUSED, SENT, UP,
+    CONTACT_DROPPED, DOWN, FAILED, FEEDBACK, NOT_SENT, PLUGIN_ACTIVE, PLUGIN_BROKEN, PLUGIN_REJECTED, PLUGIN_REMOVED,
+    RELOAD_REFUSED, SENT, UP,
 };
 use ace::internals::destination::Notice;
-use ace::message::{Message, Outcome, Report};
-use ace_store::queue::NewEvent;
+use ace::message::{AddressRecord, Message, Outcome, Report};
+use ace_store::queue::{Feedback, NewEvent};
 
 /// What events contain, and whether they are stored.
 #[derive(Debug, Clone, Copy, Default)]
@@ -53,7 +54,7 @@ pub(crate) fn of_message(message: &Message, report: &Report, options: EventOptio
     let channels: Vec<_> = report
         .channels
         .iter()
-        .filter(|c| !matches!(c.outcome, Outcome::Unsupported { .. } | Outcome::Excluded))
+        .filter(|c| !matches!(c.outcome, Outcome::Unsupported { .. } | Outcome::Excluded | Outcome::Standby { .. }))
         .map(|c| {
             json!({"channel_type": c.channel_type, "channel": c.channel, "state": c.outcome.state(), "attempts": c.attempts})
         })
@@ -80,16 +81,44 @@ pub(crate) fn of_message(message: &Message, report: &Report, options: EventOptio
     Notification { kind, body: body.into_bytes() }
 }
 
-/// The event about a relay or an origin that went down or recovered.
+/// What a plugin reported, as it was stored.
+pub(crate) fn feedback_data(feedback: &Feedback) -> Value {
+    serde_json::from_slice(&feedback.body).unwrap_or_else(|_| json!({}))
+}
+
+/// The event about feedback; its uuid is that of the message, if there is one.
+pub(crate) fn of_feedback(feedback: &Feedback) -> Notification {
+    let mut data = feedback_data(feedback);
+    data["uuid"] = json!(feedback.message);
+    with_data(FEEDBACK, data, feedback.at)
+}
+
+/// The events about addresses of the message that the application should delete.
+pub(crate) fn of_dropped_contacts(message: &Message, report: &Report, now: Timestamp) -> Vec<Notification> {
+    let notification = |dropped: &AddressRecord| {
+        let data = json!({
+            "uuid": message.uuid,
+            "user_id": message.recipient.as_ref().map(|recipient| &recipient.lms_user_id),
+            "channel": dropped.channel,
+            "kind": dropped.kind,
+            "address": dropped.address,
+            "code": dropped.code,
+        });
+        with_data(CONTACT_DROPPED, data, now)
+    };
+    report.dropped_addresses().map(notification).collect()
+}
+
+/// The event about a relay, an origin or a channel that went down or recovered.
 pub(crate) fn of_destination(notice: &Notice, now: Timestamp) -> Notification {
     let kind = if notice.is_up { UP } else { DOWN };
     let Notice { destination, reason, since, .. } = notice;
     let data = json!({"kind": destination.kind(), "name": destination.name(), "since": since, "reason": reason});
-    of_server(kind, data, now)
+    with_data(kind, data, now)
 }
 
-/// An event about the server itself.
-pub(crate) fn of_server(kind: &'static str, data: Value, now: Timestamp) -> Notification {
+/// An event with this data.
+pub(crate) fn with_data(kind: &'static str, data: Value, now: Timestamp) -> Notification {
     let body = json!({"type": kind, "timestamp": now, "data": data}).to_string().into_bytes();
     Notification { kind, body }
 }

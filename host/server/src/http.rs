@@ -1,7 +1,7 @@
 //! The HTTP API of `ace serve`: routes, requests and responses, and authorization. The rules of sending are elsewhere.
 //!
-//! - [`messages`], [`batches`]: submission and status; [`keyvalue`]: key-value entries; [`plugins`]; [`stream`]: events and erasure;
-//!   [`status`]: health, metrics, the queue
+//! - [`messages`], [`batches`]: submission and status; [`keyvalue`]: key-value entries; [`suppressions`]; [`plugins`];
+//!   [`stream`]: events and erasure; [`feedback`]: requests of providers; [`status`]: health, metrics, the queue
 //! - [`admission`]: checks that every request must pass; [`operations`]: query names and body types
 //! - [`guard`]: tokens, scopes and rates; [`body`]: bounded reading; [`problem`]: errors, as RFC 9457
 //! - [`views`]: the JSON of responses; [`docs`]: the OpenAPI description, [`described`]: what it says of every route, [`examples`]
@@ -17,6 +17,7 @@ mod client_timeout;
 mod described;
 mod docs;
 mod examples;
+mod feedback;
 mod guard;
 mod keyvalue;
 pub(crate) mod listen;
@@ -28,6 +29,7 @@ mod slots;
 mod status;
 mod stream;
 mod streams;
+mod suppressions;
 mod timed;
 mod views;
 
@@ -47,11 +49,13 @@ use axum::http::{HeaderValue, header};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::feedback as feedback_intake;
 use crate::intake::submit::Submitter;
 use crate::tokens::Tokens;
 use crate::worker::Worker;
@@ -73,6 +77,11 @@ pub(crate) struct Api {
     pub metrics: Option<Exposition>,
     pub events_are_kept: bool,
     pub settings: config::Server,
+    pub feedback: Arc<feedback_intake::Intake>,
+    pub feedback_settings: config::Feedback,
+    pub feedback_rates: Rates,
+    /// Limits the requests with feedback that are in progress.
+    pub feedback_permits: Semaphore,
     pub max_body_bytes: usize,
     /// The background tasks.
     pub tasks: Arc<Tasks>,
@@ -100,7 +109,7 @@ impl Api {
 #[derive(OpenApi)]
 #[openapi(info(
     title = "ACE",
-    description = "The automated communication engine: messages, batches, key-value entries, plugins.",
+    description = "The automated communication engine: messages, batches, key-value entries, suppressions, plugins.",
     license(name = "Apache-2.0", identifier = "Apache-2.0")
 ))]
 struct Described;
@@ -117,7 +126,12 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     // Submitting a batch and listening to events have no time limit; everything else has one.
     let unbounded = OpenApiRouter::new()
         .merge(OpenApiRouter::new().routes(routes!(batches::submit)).route_layer(send.clone()))
-        .merge(OpenApiRouter::new().routes(routes!(keyvalue::bulk)).route_layer(admin.clone()))
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(keyvalue::bulk))
+                .routes(routes!(suppressions::import))
+                .route_layer(admin.clone()),
+        )
         .merge(OpenApiRouter::new().routes(routes!(stream::events)).route_layer(read.clone()));
     let sending = OpenApiRouter::new().routes(routes!(messages::submit)).route_layer(send);
     let querying = OpenApiRouter::new().routes(routes!(messages::one)).routes(routes!(batches::one)).route_layer(query);
@@ -125,6 +139,8 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .routes(routes!(messages::list))
         .routes(routes!(batches::list))
         .routes(routes!(keyvalue::get))
+        .routes(routes!(suppressions::list))
+        .routes(routes!(suppressions::get))
         .routes(routes!(plugins::list))
         .routes(routes!(plugins::one))
         .routes(routes!(plugins::shadow))
@@ -142,17 +158,21 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .routes(routes!(batches::cancel))
         .routes(routes!(keyvalue::put))
         .routes(routes!(keyvalue::delete))
+        .routes(routes!(suppressions::put))
+        .routes(routes!(suppressions::delete))
         .routes(routes!(plugins::reload))
         .routes(routes!(stream::erase))
         .route_layer(admin);
     let open = OpenApiRouter::new().routes(routes!(status::healthz)).routes(routes!(status::readyz));
-    let bounded_routes = sending.merge(querying).merge(reading).merge(changing).merge(open).layer(bounded);
+    let bounded_routes = sending.merge(querying).merge(reading).merge(changing).merge(open).layer(bounded.clone());
     let (router, mut described) =
         OpenApiRouter::with_openapi(Described::openapi()).merge(unbounded).merge(bounded_routes).split_for_parts();
     described::complete(&mut described, api.tokens.is_some());
     let admission = Arc::new(Admission::new(Operations::of(&described), &api.settings));
     router
         .merge(docs::router(&described))
+        // Not described: what a plugin takes and answers is its provider's.
+        .merge(feedback::router().layer(bounded))
         .route("/v1/forget", post(stream::forget))
         .fallback(async || ApiError::NotFound("route"))
         .method_not_allowed_fallback(async || ApiError::NoMethod.into_response())
@@ -196,6 +216,9 @@ async fn in_time(State(api): State<Arc<Api>>, request: Request, next: Next) -> R
 
 /// Turns a rejection by axum itself (an invalid path or query) into a problem.
 async fn as_problem(response: Response) -> Response {
+    if response.extensions().get::<feedback::FromPlugin>().is_some() {
+        return response;
+    }
     let is_plain = |response: &Response| {
         let kind = response.headers().get(header::CONTENT_TYPE);
         kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/plain"))

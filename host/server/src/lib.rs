@@ -7,6 +7,7 @@
 //! - [`intake`]: turns recipients into messages of the queue
 //! - [`worker`]: claims, sends, settlements
 //! - `events`: events about settled messages; webhooks
+//! - `feedback`: what providers report after a delivery
 //! - [`tokens`]: the file of token hashes
 //! - `gauges`: the metrics of the queue
 
@@ -14,6 +15,7 @@
 
 mod app;
 mod events;
+mod feedback;
 mod gauges;
 mod http;
 pub mod intake;

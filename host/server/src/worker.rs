@@ -222,6 +222,11 @@ impl Worker {
         {
             tracing::error!("An event of the kind {} could not be stored: {error}", notification.kind);
         }
+        self.notify(notification);
+    }
+
+    /// Emits an event to listeners, without storing it.
+    pub(crate) fn notify(&self, notification: Notification) {
         // An error only means that nobody is listening.
         let _ = self.notifications.send(Arc::new(notification));
     }
@@ -366,10 +371,11 @@ impl Worker {
             flight.advance().await;
             if flight.must_be_recorded() {
                 let progress = serialize(flight.progress());
-                if !self.settle(claim_id, Settlement::Record { progress }, true).await {
+                if !self.settle(claim_id, Settlement::Record { progress: progress.clone() }, true).await {
                     // Without the record the attempt must not be made. The claim, if any, expires.
                     return;
                 }
+                flight.set_recorder(self.recorder(claim_id, progress));
             }
         }
         // The next message may start while this one is being written.

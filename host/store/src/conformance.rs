@@ -5,6 +5,7 @@
 //! - [`limits`]: messages that are submitted again for other channel types
 //! - [`blocked`]: messages that wait for a destination that is down
 //! - [`suspects`]: processes that end with messages in flight
+//! - [`feedback`]: what providers report; [`feedback_model`]: the same at random
 //! - [`recipients`]: finding the messages of a person
 //! - [`clocks`]: a wall clock that jumps
 //! - [`properties`]: random [`operations`], compared with a [`model`]
@@ -12,6 +13,8 @@
 mod batches;
 mod blocked;
 mod clocks;
+mod feedback;
+mod feedback_model;
 mod limits;
 mod messages;
 mod model;
@@ -29,9 +32,9 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::queue::{
-    Accepted, BatchState, Claim, ClaimNo, Claimed, ClaimedBatch, Erased, EventId, Filter, LEASE, Limits, MessageId,
-    New, NewBatch, NewEvent, Priority, Queue, QueueError, Selection, Settings, Settled, Settlement, State, Stats,
-    digest,
+    Accepted, BatchState, Claim, ClaimNo, Claimed, ClaimedBatch, Done, Erased, EventId, Filter, LEASE, Limits,
+    MessageId, New, NewBatch, NewEvent, Priority, Queue, QueueError, Selection, Settings, Settled, Settlement, State,
+    Stats, digest,
 };
 
 /// A store of an engine, and the hooks that the suite needs. It is empty at first, and deleted when this is dropped.
@@ -66,8 +69,18 @@ macro_rules! cases {
             )*
 
             #[test]
+            fn a_suspect_of_a_cancelled_batch_is_cancelled() {
+                super::properties::a_suspect_of_a_cancelled_batch_is_cancelled(&super::on_sqlite);
+            }
+
+            #[test]
             fn the_queue_does_what_the_model_does() {
                 super::properties::the_queue_does_what_the_model_does(&super::on_sqlite);
+            }
+
+            #[test]
+            fn feedback_is_as_the_model_says() {
+                super::feedback_model::feedback_is_as_the_model_says(&super::on_sqlite);
             }
         }
     };
@@ -112,6 +125,11 @@ cases! {
     suspects::suspects_can_be_paused_cancelled_and_erased,
     suspects::a_panic_of_a_worker_counts_like_the_end_of_a_process,
     recipients::a_person_is_found_and_erased_by_any_form_of_the_address,
+    feedback::feedback_is_stored_once_and_found_by_each_of_its_names,
+    feedback::feedback_reaches_only_messages_that_were_delivered_over_its_channels,
+    feedback::feedback_waits_for_its_message_and_is_announced_then,
+    feedback::feedback_is_erased_with_its_message_its_person_and_its_age,
+    feedback::feedback_beyond_the_limit_is_rejected_as_a_whole,
     clocks::a_clock_that_is_set_back_delays_only_scheduled_messages,
     clocks::a_clock_that_is_set_back_between_processes_delays_nothing,
     clocks::after_a_clock_jump_many_messages_become_due_in_steps,
@@ -130,7 +148,9 @@ pub fn run(new_harness: NewHarness<'_>) {
         tracing::info!(name, "A case of the conformance suite starts.");
         runtime.block_on(case);
     });
+    properties::a_suspect_of_a_cancelled_batch_is_cancelled(new_harness);
     properties::the_queue_does_what_the_model_does(new_harness);
+    feedback_model::feedback_is_as_the_model_says(new_harness);
 }
 
 /// The store of one case.
@@ -216,7 +236,7 @@ pub(crate) async fn settle(queue: &Queue, claimed: &[Claimed], settlement: Settl
 }
 
 pub(crate) fn done(state: State) -> Settlement {
-    Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event: None, kept: None }
+    Settlement::Done(Done::new(state, b"{\"report\": 1}".to_vec()))
 }
 
 fn again(second: i64) -> Settlement {

@@ -34,7 +34,7 @@ use rusqlite::Connection;
 
 use crate::sqlite::Readers;
 use places::PlaceRequest;
-use writer::{Change, Queue, Reply, Write, Writer};
+use writer::{Change, Reply, Sender, Write, Writer};
 
 pub use overlay::Overlay;
 pub use places::Place;
@@ -42,6 +42,9 @@ pub use settings::{Settings, is_bucket};
 
 /// The longest key and the longest token, in bytes of UTF-8.
 const KEY_BYTES_MAX: usize = 512;
+
+/// The bucket of the host itself. It is not a valid name for a bucket, so no grant, file or request can name it.
+const HOST_BUCKET: &str = "ace:host";
 
 /// Connections for reading, at most.
 const READERS_MAX: usize = 8;
@@ -113,7 +116,7 @@ enum Store {
     Memory(Box<Mutex<Writer>>),
     File {
         readers: Readers,
-        writer: Queue,
+        writer: Sender,
         is_lost: Arc<AtomicBool>,
     },
 }
@@ -172,6 +175,22 @@ impl Keyvalue {
         self.read(|db| database::value(db, bucket, key, now.as_millisecond()))
     }
 
+    /// The first entries of a bucket after a key that have not expired, in the order of their keys; at most `limit`. Counters are
+    /// entries, too. Blocks longer than other reads.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::get`].
+    pub fn list(
+        &self,
+        bucket: &str,
+        after: &str,
+        limit: usize,
+        now: Timestamp,
+    ) -> Result<Vec<(String, Vec<u8>)>, KeyvalueError> {
+        self.check(bucket, after, None)?;
+        self.read(|db| database::list(db, (bucket, after), limit, now.as_millisecond()))
+    }
+
     /// Whether a counter has counted this token, and the count at that time if known.
     fn counted(
         &self,
@@ -222,6 +241,30 @@ impl Keyvalue {
     pub async fn delete(&self, bucket: &str, key: &str, now: Timestamp) -> Result<(), KeyvalueError> {
         self.check(bucket, key, None)?;
         self.write(bucket, key, Change::Delete, now).await.map(drop)
+    }
+
+    /// The value of an entry of the host itself, which no plugin can have a grant for.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::get`].
+    pub fn host_entry(&self, key: &str, now: Timestamp) -> Result<Option<Vec<u8>>, KeyvalueError> {
+        check_length(key)?;
+        self.read(|db| database::value(db, HOST_BUCKET, key, now.as_millisecond()))
+    }
+
+    /// Stores a value for the host itself, for `ttl` or until it is replaced.
+    ///
+    /// # Errors
+    /// As [`Keyvalue::set`].
+    pub async fn set_host_entry(
+        &self,
+        key: &str,
+        value: Vec<u8>,
+        ttl: Option<Duration>,
+        now: Timestamp,
+    ) -> Result<(), KeyvalueError> {
+        check_length(key)?;
+        self.write(HOST_BUCKET, key, Change::Set { value, expires: expiry(ttl, now) }, now).await.map(drop)
     }
 
     /// Adds to a counter and returns the new count, atomically. The count saturates at the limits of 64 bits.

@@ -8,7 +8,6 @@
 //! - [`faults`]: injected faults, for tests
 //! - [`files`]: atomic replacement of files, and their permissions
 //! - [`lines`]: lines of limited length
-//! - [`person`]: the normal form of user ids and addresses, by which people are looked up
 //!
 //! Both stores are SQLite databases; their common parts are in `sqlite`.
 
@@ -20,6 +19,7 @@ pub mod faults;
 pub mod files;
 pub mod keyvalue;
 pub mod lines;
-pub mod person;
 pub mod queue;
 mod sqlite;
+
+pub use ace_address::person;

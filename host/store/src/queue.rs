@@ -13,6 +13,7 @@ mod batches;
 mod claims;
 mod error;
 mod events;
+mod feedback;
 mod health;
 mod ids;
 mod message;
@@ -30,9 +31,10 @@ use uuid::Uuid;
 
 pub use batches::{Batch, BatchState, DuePage, NewBatch, Resolver, ResolverStatus};
 pub(crate) use claims::LEASE;
-pub use claims::{Claim, Claimed, ClaimedBatch, Settled, Settlement};
+pub use claims::{Claim, Claimed, ClaimedBatch, Done, Settled, Settlement};
 pub use error::{OpenError, QueueError};
 pub use events::{Event, Events, NewEvent, WebhookDelivery};
+pub use feedback::{Delivery, FEEDBACK_WAIT, Feedback, FeedbackEvent, Lookup, NewFeedback};
 pub use health::{Failing, Health};
 pub use ids::{ClaimNo, EventId, MessageId, Priority};
 pub use message::{Accepted, Erased, Filter, Limits, New, Page, Selection, State, Stats, Stored, UnknownState, digest};
@@ -64,6 +66,7 @@ macro_rules! engine {
         }
     };
 }
+use engine;
 
 impl Queue {
     /// Opens or creates the queue. Messages that were in flight when the last process ended are requeued, in doubt. Blocks.

@@ -5,12 +5,14 @@
 //! - [`schema`]: opening a connection, and the version of the tables
 //! - [`readers`]: a pool of connections for reading
 //! - [`identity`]: whether an open database is still the file at its path
+//! - [`group_commit`]: the writer thread
 //! - [`damage`]: excluding damaged parts from transactions
 //! - [`wal`]: the contents of a write-ahead log
 
 pub(crate) mod damage;
 #[cfg(test)]
 pub(crate) mod dump;
+pub(crate) mod group_commit;
 mod identity;
 mod lock;
 mod opening;

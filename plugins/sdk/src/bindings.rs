@@ -12,6 +12,8 @@ wit_bindgen::generate!({
             include openedx:ace/capabilities@1.1.0;
             import openedx:ace/mailer@1.1.0;
             import openedx:ace/outbox@1.1.0;
+            import openedx:ace/delivery@1.1.0;
+            import openedx:ace/incoming@1.1.0;
         }
     ",
     generate_all,
@@ -75,5 +77,25 @@ pub mod recipient_resolver {
         export_macro_name: "export_recipient_resolver_world",
         default_bindings_module: "ace_plugin::export::recipient_resolver",
         additional_derives: [PartialEq, Eq, Hash],
+    });
+}
+
+pub mod feedback {
+    wit_bindgen::generate!({
+        path: "../../wit",
+        inline: "
+            package openedx:ace-sdk;
+            world feedback { export openedx:ace/feedback@1.1.0; }
+        ",
+        with: {
+            "openedx:ace/common@1.1.0": crate::bindings::openedx::ace::common,
+            "openedx:ace/incoming@1.1.0": crate::bindings::openedx::ace::incoming,
+        },
+        generate_all,
+        pub_export_macro: true,
+        export_macro_name: "export_feedback_world",
+        default_bindings_module: "ace_plugin::export::feedback",
+        additional_derives: [PartialEq, Eq, Hash],
+        additional_type_attributes: { "openedx:ace/feedback@1.1.0/received": [#[derive(Default)]] },
     });
 }

@@ -7,7 +7,7 @@ mod sender;
 mod text;
 
 pub use headers::{Header, corrected as corrected_headers};
-pub use sender::{address, sender};
+pub use sender::{address, display_name, sender};
 pub use text::{one_line, page};
 
 use serde::Serialize;
@@ -127,20 +127,23 @@ pub fn send(
     attempt: &Attempt,
     defaults: &Defaults,
 ) -> Result<Accepted, DeliveryError> {
-    let address = recipient_address(message)?;
-    let email = compose(message, rendered, defaults, address)?;
+    let mut email = compose(message, rendered, defaults.from.as_deref())?;
+    email.relay = message.option("/relay")?.or_else(|| defaults.relay.clone());
     Ok(mailer::send(&email, &attempt.idempotency_key)?)
 }
 
-fn compose(
-    message: &Message,
-    rendered: &Rendered,
-    defaults: &Defaults,
-    address: String,
-) -> Result<Email, DeliveryError> {
+/// The mail of a message: sender, recipients, subject, text, HTML, headers and attachments. For channels that send it by themselves;
+/// [`send`] sends it through the host's relays. `default_from` is the sender if the message names none.
+///
+/// The display name is that of `options.from_address`, otherwise the rendered `from_name`. Both headers of RFC 8058 are added if the
+/// context has an `unsubscribe_url`. Addresses, headers and media types are not checked yet.
+///
+/// # Errors
+/// Skipped if the recipient has no address. Fatal if an option is invalid.
+pub fn compose(message: &Message, rendered: &Rendered, default_from: Option<&str>) -> Result<Email, DeliveryError> {
+    let address = recipient_address(message)?;
     let rendered = RenderedEmail::of(rendered)?;
-    let sender = sender(from_address(message)?.as_deref(), defaults.from.as_deref(), &rendered.from_name);
-    let relay: Option<String> = message.option("/relay")?;
+    let sender = sender(from_address(message)?.as_deref(), default_from, &rendered.from_name);
     Ok(Email {
         sender: sender.map_err(DeliveryError::Fatal)?,
         recipients: vec![address],
@@ -152,7 +155,7 @@ fn compose(
         html: Some(rendered.html),
         headers: headers_of(message),
         attachments: attachments_of(message)?,
-        relay: relay.or_else(|| defaults.relay.clone()),
+        relay: None,
         return_path: None,
     })
 }

@@ -5,10 +5,13 @@
 mod guests;
 
 use crate::channel::Channel;
+use crate::feedback::Feedback;
 use crate::policy::Policy;
 use crate::recipient_resolver::RecipientResolver;
 
-pub use crate::bindings::{channel as channel_world, policy as policy_world, recipient_resolver as resolver_world};
+pub use crate::bindings::{
+    channel as channel_world, feedback as feedback_world, policy as policy_world, recipient_resolver as resolver_world,
+};
 
 /// Exports a type that implements [`Policy`](crate::policy::Policy).
 #[macro_export]
@@ -45,7 +48,19 @@ macro_rules! export_recipient_resolver {
     };
 }
 
+/// Exports a type that implements [`Feedback`](crate::feedback::Feedback).
+#[macro_export]
+macro_rules! export_feedback {
+    ($ty:ident) => {
+        #[cfg(target_family = "wasm")]
+        $crate::export::feedback_world::export_feedback_world!($ty with_types_in $crate::export::feedback_world);
+        #[cfg(not(target_family = "wasm"))]
+        const _: () = $crate::export::is_feedback::<$ty>();
+    };
+}
+
 /// Native builds export nothing, because the names have an `@`, which linkers treat as a version. The type is still checked.
 pub const fn is_policy<T: Policy>() {}
 pub const fn is_channel<T: Channel>() {}
 pub const fn is_recipient_resolver<T: RecipientResolver>() {}
+pub const fn is_feedback<T: Feedback>() {}

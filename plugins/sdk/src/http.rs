@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::DeliveryError;
 use crate::email::one_line;
-use crate::{Error, Timestamp};
+use crate::{Error, RecoverableError, Timestamp, time};
 
 pub use crate::bindings::openedx::ace::http::{HttpError, Request, Response};
 pub use crate::imports::http::fetch;
@@ -14,13 +14,19 @@ pub use crate::imports::http::fetch;
 /// Makes a request that must succeed (2xx).
 ///
 /// # Errors
-/// 408, 425, 429 and 5xx are recoverable, all other statuses are fatal.
+/// 408, 425, 429 and 5xx are recoverable, at the time of a Retry-After if there is one. All other statuses are fatal.
 pub fn fetch_ok(request: &Request) -> Result<Response, DeliveryError> {
-    let response = fetch(request)?;
+    success(request, fetch(request)?)
+}
+
+/// The response, if it is a success.
+pub(crate) fn success(request: &Request, response: Response) -> Result<Response, DeliveryError> {
     match refusal(response.status) {
         None => Ok(response),
         Some(Refusal::Temporary) => {
-            Err(DeliveryError::recoverable(format!("{} answered {}", request.url, response.status)))
+            let message = format!("{} answered {}", request.url, response.status);
+            let next_attempt_time = response.header("retry-after").and_then(|_| response.retry_after(time::now()));
+            Err(DeliveryError::Recoverable(RecoverableError { message, next_attempt_time }))
         }
         Some(Refusal::Permanent) => Err(DeliveryError::Fatal(format!("{} answered {}", request.url, response.status))),
     }
@@ -143,6 +149,8 @@ const SECONDS_MAX: u64 = 253_402_300_799;
 
 /// The longest excerpt of a response.
 const EXCERPT_CHARS: usize = 300;
+/// What is read of a body for an excerpt. A body may have megabytes.
+const EXCERPT_BYTES: usize = 8 * EXCERPT_CHARS;
 
 impl Response {
     /// The trimmed value of the first header of this name. The name is case-insensitive.
@@ -174,17 +182,37 @@ impl Response {
         serde_json::from_slice(&self.body).map_err(|e| Error::new("the body of an answer", e))
     }
 
+    /// What the provider answered, as one line for operators: its name, the status, its code, and its text or else the start of the body.
+    pub fn described(&self, provider: &str, code: &str, text: Option<&str>) -> String {
+        let space = if code.is_empty() { "" } else { " " };
+        let answered = format!("{provider} answered {}{space}{code}", self.status);
+        match text.map_or_else(|| self.excerpt(), one_line).as_str() {
+            "" => answered,
+            text => format!("{answered}: {text}"),
+        }
+    }
+
+    /// Why a redirect (3xx) is an error, as one line for operators. `key` is the setting with the URL. `None` for any other status.
+    pub fn redirected(&self, provider: &str, key: &str) -> Option<String> {
+        let to = self.header("location").unwrap_or("nowhere");
+        let hint = format!("redirects are not followed, check config key {key:?}");
+        let status = self.status;
+        (300..=399).contains(&status).then(|| format!("{provider} answered {status}, a redirect to {to}: {hint}"))
+    }
+
     /// The start of the body as one line for operators.
     pub fn excerpt(&self) -> String {
-        one_line(&String::from_utf8_lossy(&self.body)).chars().take(EXCERPT_CHARS).collect()
+        let start = &self.body[..self.body.len().min(EXCERPT_BYTES)];
+        one_line(&String::from_utf8_lossy(start)).chars().take(EXCERPT_CHARS).collect()
     }
 }
 
-/// Parses seconds to milliseconds. Some providers send fractions.
+/// Parses seconds to milliseconds. Some providers send fractions, which are rounded up to the next second.
 fn seconds(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     let seconds: u64 = (is_number(whole) && is_number(fraction)).then(|| whole.parse().ok())??;
+    let seconds = seconds.saturating_add(u64::from(fraction.bytes().any(|digit| digit != b'0')));
     (seconds <= SECONDS_MAX).then(|| seconds * 1000)
 }
 
@@ -234,12 +262,27 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_is_described_in_one_line() {
+        let response = response("Location", "https://b.example/");
+        assert_eq!(response.described("Acme", "", None), "Acme answered 429: Too many");
+        assert_eq!(response.described("Acme", "BUSY", Some("not\nnow")), "Acme answered 429 BUSY: not now");
+        assert_eq!(response.described("Acme", "BUSY", Some(" ")), "Acme answered 429 BUSY");
+        assert_eq!(response.redirected("Acme", "url"), None);
+        let moved = Response { status: 307, ..response };
+        let why =
+            "Acme answered 307, a redirect to https://b.example/: redirects are not followed, check config key \"url\"";
+        assert_eq!(moved.redirected("Acme", "url").as_deref(), Some(why));
+    }
+
+    #[test]
     fn retry_after_is_seconds_or_a_date() {
         let now = 1_445_412_000_000;
         let at = |value| response("Retry-After", value).retry_after(now);
         assert_eq!(at("120"), Some(now + 120_000));
         assert_eq!(at(" 0 "), Some(now));
-        assert_eq!(at("1.5"), Some(now + 1_000));
+        for (text, seconds) in [("1.5", 2), ("0.5", 1), ("1.0", 1)] {
+            assert_eq!(at(text), Some(now + seconds * 1_000), "{text}");
+        }
         for date in ["Wed, 21 Oct 2015 07:28:00 GMT", "Wednesday, 21-Oct-15 07:28:00 GMT", "Wed Oct 21 07:28:00 2015"] {
             assert_eq!(at(date), Some(1_445_412_480_000), "{date}");
         }
@@ -297,7 +340,10 @@ mod tests {
     #[test]
     fn an_excerpt_is_one_short_line() {
         assert_eq!(response("a", "b").excerpt(), "Too many");
-        let long = Response { body: vec![0xff; 5_000], ..response("a", "b") };
-        assert_eq!(long.excerpt().chars().count(), 300);
+        let mut longest = Response { body: vec![0xff; 4 << 20], ..response("a", "b") };
+        assert_eq!(longest.excerpt(), "\u{fffd}".repeat(300));
+        longest.body.fill(b' ');
+        longest.body.push(b'x');
+        assert_eq!(longest.excerpt(), "", "only the start is read");
     }
 }

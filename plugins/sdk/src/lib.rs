@@ -1,8 +1,8 @@
 //! The SDK for plugins of ACE, the automated communication engine, in Rust.
 //!
-//! A plugin is a WebAssembly component, and its exports define its kind: implement [`policy::Policy`], [`channel::Channel`] or
-//! [`recipient_resolver::RecipientResolver`] for a type and pass the type to [`export_policy!`], [`export_channel!`] or
-//! [`export_recipient_resolver!`]. One plugin may export several.
+//! A plugin is a WebAssembly component, and its exports define its kind: implement [`policy::Policy`], [`channel::Channel`],
+//! [`recipient_resolver::RecipientResolver`] or [`feedback::Feedback`] for a type and pass the type to [`export_policy!`],
+//! [`export_channel!`], [`export_recipient_resolver!`] or [`export_feedback!`]. One plugin may export several.
 //!
 //! ```
 //! use ace_plugin::policy::{Policy, PolicyResult};
@@ -27,11 +27,11 @@
 //!
 //! The modules follow the interfaces of the WIT package openedx:ace:
 //!
-//! - traits that a plugin implements: [`policy`], [`channel`], [`recipient_resolver`];
-//! - values that it gets: [`Message`], [`Rendered`](channel::Rendered);
-//! - common functions of channels of the type `email`: [`email`];
-//! - host functions that need no grant: [`Settings`], the log ([`debug!`], [`info!`], [`warn!`], [`error!`]), [`time`], [`random`];
-//!   and those that need one: [`keyvalue`], [`http`], [`mailer`], [`outbox`].
+//! - traits that a plugin implements: [`policy`], [`channel`], [`recipient_resolver`], [`feedback`];
+//! - values that it gets: [`Message`], [`Rendered`](channel::Rendered), [`Request`](feedback::Request);
+//! - common functions of channels of the type `email`: [`email`]; of channels to devices: [`devices`];
+//! - host functions that need no grant: [`Settings`] (checked by a [`SettingsReader`]), the log ([`debug!`], [`info!`], [`warn!`], [`error!`]), [`time`], [`random`],
+//!   [`delivery`]; and those that need one: [`keyvalue`], [`http`], [`authorized_http`], [`signatures`], [`mailer`], [`outbox`].
 //!
 //! A component imports only the functions that it calls. They exist only in a host. In tests of a plugin (dev-dependencies with the
 //! feature `testing`) a case simulates them, and `table_test!` runs the project's table of cases natively. Otherwise calling one
@@ -44,12 +44,16 @@
 
 #![deny(missing_docs)]
 
+pub mod authorized_http;
 mod bindings;
 pub mod channel;
+pub mod delivery;
+pub mod devices;
 pub mod email;
 mod error;
 #[doc(hidden)]
 pub mod export;
+pub mod feedback;
 pub mod http;
 mod imports;
 pub mod keyvalue;
@@ -61,6 +65,7 @@ pub mod policy;
 pub mod random;
 pub mod recipient_resolver;
 mod settings;
+pub mod signatures;
 #[cfg(all(feature = "testing", not(target_family = "wasm")))]
 pub mod testing;
 pub mod time;
@@ -70,7 +75,7 @@ pub use bindings::openedx::ace::logging::Level;
 pub use error::Error;
 pub use logging::log;
 pub use message::Message;
-pub use settings::Settings;
+pub use settings::{Settings, SettingsReader};
 
 /// The Rust code of docs/plugins.md, compiled.
 #[cfg(doctest)]

@@ -127,7 +127,12 @@ impl Message {
 impl Recipient {
     /// The first address of a kind (`"phone"`, `"push-token"`). `None` if there is none.
     pub fn contact(&self, kind: &str) -> Option<&str> {
-        self.contacts.iter().find(|(of, _)| of == kind).map(|(_, address)| address.as_str())
+        self.contacts_of(kind).next()
+    }
+
+    /// The addresses of this kind, in the sender's order.
+    pub fn contacts_of(&self, kind: &str) -> impl Iterator<Item = &str> {
+        self.contacts.iter().filter(move |(of, _)| of == kind).map(|(_, address)| address.as_str())
     }
 }
 

@@ -1,5 +1,9 @@
 //! The plugin's settings and secrets.
 
+mod reader;
+
+pub use reader::SettingsReader;
+
 use serde::Deserialize;
 use serde::de::IntoDeserializer;
 use serde::de::value::StrDeserializer;

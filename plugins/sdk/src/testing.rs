@@ -33,7 +33,7 @@ pub use answers::{Answer, comes_back_at, fatal, recoverable, response};
 pub use table::Table;
 
 /// Defines a test that runs the tables in the project's folder `tests` natively and compares the answers with the expected ones. The
-/// first word is the kind of plugin: `policy`, `channel` or `resolver`. The manifest is `NAME.toml` in the project's folder, where
+/// first word is the kind of plugin: `policy`, `channel`, `resolver` or `feedback`. The manifest is `NAME.toml` in the project's folder, where
 /// NAME is that of the package.
 ///
 /// ```

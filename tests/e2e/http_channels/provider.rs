@@ -1,9 +1,11 @@
 //! A provider's API on loopback: TLS with a test CA, scripted responses, and a record of every request.
 
+mod http2;
+
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
@@ -47,10 +49,16 @@ pub struct Seen {
     pub line: String,
     /// Names in lower case.
     pub headers: Vec<(String, String)>,
+    /// Without what is not UTF-8.
     pub body: String,
+    pub bytes: Vec<u8>,
 }
 
 impl Seen {
+    fn new(line: String, headers: Vec<(String, String)>, bytes: Vec<u8>) -> Seen {
+        Seen { line, headers, body: String::from_utf8_lossy(&bytes).into_owned(), bytes }
+    }
+
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
     }
@@ -69,7 +77,17 @@ impl Seen {
 struct State {
     script: Mutex<VecDeque<Answer>>,
     seen: Mutex<Vec<Seen>>,
+    connections: AtomicUsize,
     is_over: AtomicBool,
+}
+
+impl State {
+    /// Notes a request, and returns its response.
+    fn answer(&self, seen: Seen) -> Answer {
+        self.seen.lock().expect("no thread panics with it").push(seen);
+        let answer = self.script.lock().expect("no thread panics with it").pop_front();
+        answer.unwrap_or_else(|| Answer::new(404, "the script is at its end"))
+    }
 }
 
 /// The server, which stops when this is dropped.
@@ -83,21 +101,35 @@ pub struct Provider {
 impl Provider {
     /// Serves `https://localhost:PORT`. Each request gets the next of these responses; after the last one, a 404.
     pub fn start(script: impl IntoIterator<Item = Answer>) -> Provider {
-        let (ca, config) = identity();
+        Provider::open(script, &[], |state, config, listener| {
+            for stream in listener.incoming() {
+                if state.is_over.load(Ordering::Relaxed) {
+                    return;
+                }
+                state.connections.fetch_add(1, Ordering::Relaxed);
+                let (state, config) = (state.clone(), config.clone());
+                // Errors of a client do not concern the server.
+                std::thread::spawn(move || serve(&state, config, stream?));
+            }
+        })
+    }
+
+    /// The same over HTTP/2, and nothing else.
+    pub fn start_http2(script: impl IntoIterator<Item = Answer>) -> Provider {
+        Provider::open(script, &[b"h2"], http2::serve)
+    }
+
+    fn open(
+        script: impl IntoIterator<Item = Answer>,
+        protocols: &[&[u8]],
+        serve: fn(Arc<State>, Arc<ServerConfig>, TcpListener),
+    ) -> Provider {
+        let (ca, config) = identity(protocols);
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
         let port = listener.local_addr().expect("its address").port();
         let state = Arc::new(State { script: Mutex::new(script.into_iter().collect()), ..State::default() });
         let shared = state.clone();
-        std::thread::spawn(move || {
-            for stream in listener.incoming() {
-                if shared.is_over.load(Ordering::Relaxed) {
-                    return;
-                }
-                let (state, config) = (shared.clone(), config.clone());
-                // Errors of a client do not concern the server.
-                std::thread::spawn(move || serve(&state, config, stream?));
-            }
-        });
+        std::thread::spawn(move || serve(shared, config, listener));
         Provider { state, ca, port }
     }
 
@@ -108,6 +140,11 @@ impl Provider {
     /// The received requests, in order.
     pub fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().expect("no thread panics with it").clone()
+    }
+
+    /// How many connections were opened.
+    pub fn connections(&self) -> usize {
+        self.state.connections.load(Ordering::Relaxed)
     }
 }
 
@@ -120,7 +157,7 @@ impl Drop for Provider {
 }
 
 /// A CA's certificate in PEM, and a server for localhost under it.
-fn identity() -> (String, Arc<ServerConfig>) {
+fn identity(protocols: &[&[u8]]) -> (String, Arc<ServerConfig>) {
     let ca_key = KeyPair::generate().expect("a key");
     let mut ca = CertificateParams::new(Vec::new()).expect("parameters");
     ca.distinguished_name.push(DnType::CommonName, "ACE test CA");
@@ -132,12 +169,14 @@ fn identity() -> (String, Arc<ServerConfig>) {
     let leaf = CertificateParams::new(vec!["localhost".to_owned()]).expect("parameters");
     let certificate = leaf.signed_by(&key, &Issuer::new(ca, ca_key)).expect("signed").der().clone();
     let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
-    let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_no_client_auth()
-        .with_single_cert(vec![certificate], key);
-    (pem, Arc::new(config.expect("the key is the certificate's")))
+        .with_single_cert(vec![certificate], key)
+        .expect("the key is the certificate's");
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+    (pem, Arc::new(config))
 }
 
 /// One connection, request after request.
@@ -145,9 +184,7 @@ fn serve(state: &State, config: Arc<ServerConfig>, stream: TcpStream) -> std::io
     let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
     let mut stream = BufReader::new(StreamOwned::new(connection, stream));
     while let Some(seen) = read(&mut stream)? {
-        state.seen.lock().expect("no thread panics with it").push(seen);
-        let answer = state.script.lock().expect("no thread panics with it").pop_front();
-        match answer.unwrap_or_else(|| Answer::new(404, "the script is at its end")) {
+        match state.answer(seen) {
             Answer::Silence => {
                 stream.read_to_end(&mut Vec::new())?;
                 return Ok(());
@@ -186,6 +223,5 @@ fn read(stream: &mut impl BufRead) -> std::io::Result<Option<Seen>> {
     let length = headers.iter().find(|(name, _)| name == "content-length").and_then(|(_, n)| n.parse().ok());
     let mut body = vec![0; length.unwrap_or(0)];
     stream.read_exact(&mut body)?;
-    let body = String::from_utf8(body).map_err(std::io::Error::other)?;
-    Ok(Some(Seen { line: line.trim_end().to_owned(), headers, body }))
+    Ok(Some(Seen::new(line.trim_end().to_owned(), headers, body)))
 }

@@ -117,7 +117,9 @@ async fn a_page_of_another_site_changes_nothing() {
         "Content-Type: application/json\r\nContent-Type: text/plain\r\n",
         "",
     ] {
-        for path in ["/v1/messages", "/v1/batches", "/v1/keyvalue", "/v1/reload", "/v1/erase?user=7"] {
+        for path in
+            ["/v1/messages", "/v1/batches", "/v1/keyvalue", "/v1/suppressions", "/v1/reload", "/v1/erase?user=7"]
+        {
             let (status, head, body) = post(path, kind, &message);
             assert_eq!(status, 415, "{path} with {kind:?}: {body}");
             assert!(head.contains("x-content-type-options: nosniff"), "{head}");

@@ -8,7 +8,7 @@ use super::{Server, configure, home, note};
 use crate::support::{Home, assert_text};
 
 /// Puts a file into the plugin folder atomically, with an old modification time, so that it counts as complete.
-fn install(home: &Home, plugin: &str, content: &[u8]) {
+pub(super) fn install(home: &Home, plugin: &str, content: &[u8]) {
     let written = home.file("written", content);
     let manifest = home.path(&format!("plugins/{plugin}.toml"));
     for file in [&written, &manifest].into_iter().filter(|file| file.exists()) {

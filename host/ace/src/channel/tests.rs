@@ -52,6 +52,7 @@ fn routing() -> Routing {
             "email".to_owned(),
             vec!["bulk".to_owned(), "missing".to_owned(), "zeta".to_owned()],
         )]),
+        fallback: BTreeMap::new(),
     }
 }
 

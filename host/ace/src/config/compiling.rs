@@ -10,7 +10,7 @@ use super::values::{self, GIB, MIB};
 
 /// Where plugins that are not in the cache are parsed and compiled.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[allow(missing_docs, reason = "the text of each variant describes its fields")]
 #[non_exhaustive]
 pub enum Compile {
     /// In this process: fast and simple, but only for plugins from a trusted source. A crafted file can make the compiler overflow

@@ -1,18 +1,19 @@
 //! The keys of ace.toml with their ranges and defaults, in the order of docs/configuration.md.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::compiling;
+use super::credentials::credentials;
+use super::fallback;
+use super::feedback::feedback;
 use super::plugins::{cache, http, limits, plugin, signatures};
 use super::reader::{Field, TableDecoder};
 use super::relays::mailer;
 use super::serving::{otlp, queue, server, webhook};
 use super::templates::templates;
 use super::values::{self, DAY, GIB, KIB, MIB, MILLISECOND, MINUTE};
-use super::{
-    Channel, Config, Delivery, Events, Fixed, Guarantee, Keyvalue, Limits, Mailer, Presentation, Queue, Routing,
-};
+use super::{Channel, Config, Delivery, Events, Fixed, Guarantee, Keyvalue, Mailer, Presentation, Queue, Routing};
 use crate::message::ChannelType;
 use ace_store::files::Access;
 
@@ -20,8 +21,12 @@ use ace_store::files::Access;
 pub(super) fn config(s: &mut TableDecoder<'_>) -> Config {
     let limits = s.section("limits", limits);
     let access = Access { group: s.get("file-group", values::group) };
-    let fixed = fixed(s, limits, access);
+    let keyvalue = Keyvalue { access, ..s.section("keyvalue", keyvalue) };
+    let credentials = credentials(s, &keyvalue);
+    let mailer = Mailer { access, ..mailer(s, &credentials) };
+    let fixed = fixed(s, Fixed { mailer, keyvalue, limits, ..Fixed::default() }, access);
     let templates = s.section("templates", templates);
+    let known: Vec<&str> = credentials.keys().map(String::as_str).collect();
     Config {
         file: None,
         file_state: None,
@@ -33,32 +38,32 @@ pub(super) fn config(s: &mut TableDecoder<'_>) -> Config {
         routing: s.section("routing", routing),
         delivery: s.section("delivery", delivery),
         channels: s.named("channels", |_, field| field.section(channel)),
-        plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &fixed.limits, access))),
+        plugins: s.named("plugins", |_, field| field.section(|s| plugin(s, &fixed.limits, access, &known))),
+        credentials: credentials.into_iter().filter_map(|(name, found)| Some((name, found?))).collect(),
         fixed,
         spans: Default::default(),
     }
 }
 
-fn fixed(s: &mut TableDecoder<'_>, limits: Limits, access: Access) -> Fixed {
+/// `first` has what other sections refer to.
+fn fixed(s: &mut TableDecoder<'_>, first: Fixed, access: Access) -> Fixed {
     Fixed {
         plugin_dir: s.get("plugin-dir", values::existing_folder(s.folder())),
         cache_dir: s.get("cache-dir", values::path(s.folder())),
         cache: cache(s),
-        mailer: Mailer { access, ..mailer(s) },
-        keyvalue: Keyvalue { access, ..s.section("keyvalue", keyvalue) },
         queue: Queue { access, ..s.section("queue", queue) },
         http: s.section("http", http),
         signatures: s.section("plugin-signatures", signatures),
         server: s.section("server", server),
+        feedback: s.section("feedback", feedback),
         events: s.section("events", |s| Events {
             context: s.get("context", values::boolean).unwrap_or_default(),
             keep: s.get("keep", values::boolean).unwrap_or_default(),
         }),
         webhooks: s.named("webhooks", |_, field| field.section(webhook).flatten()),
         otlp: s.field("otlp").and_then(|field| field.section(otlp).flatten()),
-        limits,
         compiler: s.section("compiler", compiling::compiler),
-        enforced_before: BTreeSet::new(),
+        ..first
     }
 }
 
@@ -101,10 +106,11 @@ fn routing(s: &mut TableDecoder<'_>) -> Routing {
         transactional: by_type(s, "transactional", |field| field.read(values::line)),
         listed: by_type(s, "listed", |field| field.list(values::line)),
         failover: by_type(s, "failover", |field| field.list(values::line)),
+        fallback: fallback::fallback(s),
     }
 }
 
-fn by_type<T>(
+pub(super) fn by_type<T>(
     s: &mut TableDecoder<'_>,
     key: &'static str,
     read: impl Fn(Field<'_>) -> Option<T>,

@@ -10,7 +10,8 @@ use super::variables::{LEVEL, PREFIX, edx_ace};
 /// The most levels of a key; ours have less than half of that.
 const LEVELS_MAX: usize = 16;
 /// Variables of the command line.
-const RESERVED: [&str; 3] = ["ACE_CONFIG", "ACE_LOG", "ACE_LOG_FORMAT"];
+const RESERVED: [&str; 5] =
+    ["ACE_CONFIG", "ACE_LOG", "ACE_LOG_FORMAT", "ACE_FEEDBACK_SECRET", "ACE_FEEDBACK_SECRET_FILE"];
 const RESERVED_PREFIX: &str = "ACE_SERVER";
 
 /// Overrides the document with all settings in the environment: first whole tables, then keys in them.

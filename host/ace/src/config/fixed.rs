@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::{
-    CacheLimits, Compiler, Config, Events, Http, Keyvalue, Limits, Mailer, Otlp, Queue, Server, Signatures, Webhook,
+    CacheLimits, Compiler, Config, Events, Feedback, Http, Keyvalue, Limits, Mailer, Otlp, Queue, Server, Signatures,
+    Webhook,
 };
 
 /// Settings of resources that are opened at start-up. A reload does not change them, so that the shown configuration is the one in
@@ -27,6 +28,8 @@ pub struct Fixed {
     pub http: Http,
     /// `[server]`
     pub server: Server,
+    /// `[feedback]`
+    pub feedback: Feedback,
     /// `[events]`
     pub events: Events,
     /// The webhooks that events are sent to, by name.
@@ -68,6 +71,7 @@ impl Fixed {
             queue,
             http,
             server,
+            feedback,
             events,
             webhooks,
             otlp,
@@ -87,6 +91,7 @@ impl Fixed {
             ("keyvalue", self.keyvalue != keyvalue),
             ("http", self.http != http),
             ("server", self.server != server),
+            ("feedback", self.feedback != feedback),
             ("queue", self.queue != queue),
             ("events", self.events != events),
             ("webhooks", self.webhooks != webhooks),

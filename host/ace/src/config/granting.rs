@@ -19,7 +19,7 @@ pub enum GrantError {
 }
 
 /// Grants these requests of a plugin, with `outbox` as the folder that it may write into, and returns the new text. Secrets are not
-/// granted, because a manifest does not contain them.
+/// granted, because a manifest does not contain them, and neither are credentials, which an operator assigns.
 ///
 /// # Errors
 /// The text is not TOML, or a key in it has the wrong type.
@@ -31,6 +31,7 @@ pub fn granted(text: &str, plugin: &str, requests: &Requests, outbox: Option<&Pa
     if requests.mailer {
         grants.insert("mailer", toml_edit::value(true));
     }
+    push(grants, plugin, "feedback", requests.feedback.iter().cloned())?;
     if let Some(folder) = outbox.filter(|_| requests.outbox) {
         grants.insert("outbox", toml_edit::value(folder.display().to_string()));
     }
@@ -92,7 +93,9 @@ mod tests {
             keyvalue: vec![BucketGrant { bucket: "facts".to_owned(), read: true, write: false }],
             mailer: true,
             outbox: true,
+            feedback: vec!["probe".to_owned()],
             secrets: vec!["api-key".to_owned()],
+            credentials: vec!["api".to_owned()],
         }
     }
 
@@ -110,7 +113,7 @@ mod tests {
         assert_eq!(
             &new[text.len()..],
             "\n[plugins.probe]\ngrants = { http = [\"https://a.example/v1/\"], keyvalue = [\"facts:read\"], \
-             mailer = true, outbox = \"out\" }\n"
+             mailer = true, feedback = [\"probe\"], outbox = \"out\" }\n"
         );
         assert_eq!(read(&new).http, ["https://a.example/v1/"]);
     }

@@ -6,7 +6,8 @@ use std::path::Path;
 use super::plugins::{CALL_TIMEOUT_MAX, INSTANCES_MAX, ISOLATIONS, MEMORY_MAX, Maxima, Runtime, TIME_MAX, runtime};
 use super::problem::Problems;
 use super::reader::{Decoder, TableDecoder};
-use super::{BucketGrant, syntax_problem, tree, urls, values};
+use super::tree::Node;
+use super::{BucketGrant, is_own_name, syntax_problem, tree, urls, values};
 use crate::message::Object;
 
 /// The manifest of a plugin. A plugin without one has the default, which requests nothing.
@@ -39,12 +40,17 @@ pub struct Requests {
     pub mailer: bool,
     /// Writing files into a folder, which the operator chooses.
     pub outbox: bool,
+    /// The channels whose messages it reports feedback about.
+    pub feedback: Vec<String>,
     /// The keys of secrets that it reads.
     pub secrets: Vec<String>,
+    /// Its own names for the credentials that the host adds to its requests.
+    pub credentials: Vec<String>,
 }
 
 impl Requests {
-    /// One line for each request: `http:https://a.example/`, `keyvalue:facts:read`, `mailer`, `outbox`, `secret:api-key`.
+    /// One line for each request: `http:https://a.example/`, `keyvalue:facts:read`, `mailer`, `outbox`, `feedback:ses_email`,
+    /// `secret:api-key`, `credential:api`.
     pub fn lines(&self) -> Vec<String> {
         let http = self.http.iter().map(|url| format!("http:{url}"));
         let accesses = self.keyvalue.iter().flat_map(|grant| {
@@ -53,8 +59,11 @@ impl Requests {
         });
         let mailer = self.mailer.then(|| "mailer".to_owned());
         let outbox = self.outbox.then(|| "outbox".to_owned());
+        let feedback = self.feedback.iter().map(|channel| format!("feedback:{channel}"));
         let secrets = self.secrets.iter().map(|name| format!("secret:{name}"));
-        http.chain(accesses).chain(mailer).chain(outbox).chain(secrets).collect()
+        let credentials = self.credentials.iter().map(|name| format!("credential:{name}"));
+        let grants = http.chain(accesses).chain(mailer).chain(outbox).chain(feedback);
+        grants.chain(secrets).chain(credentials).collect()
     }
 }
 
@@ -88,12 +97,20 @@ fn manifest(s: &mut TableDecoder<'_>) -> Manifest {
     }
 }
 
+/// A plugin's own name for a credential.
+fn own_name(node: &Node) -> Result<String, String> {
+    let name = values::line(node)?;
+    if is_own_name(&name) { Ok(name) } else { Err("use up to 64 lower-case letters, digits, `-` and `_`".to_owned()) }
+}
+
 fn requests(s: &mut TableDecoder<'_>) -> Requests {
     Requests {
         http: s.list("http", urls::url_pattern).unwrap_or_default(),
         keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
         mailer: s.get("mailer", values::boolean).unwrap_or_default(),
         outbox: s.get("outbox", values::boolean).unwrap_or_default(),
+        feedback: s.list("feedback", values::line).unwrap_or_default(),
         secrets: s.list("secrets", values::line).unwrap_or_default(),
+        credentials: s.list("credentials", own_name).unwrap_or_default(),
     }
 }

@@ -1,12 +1,12 @@
 //! Checks the names in ace.toml against the existing plugins.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::problem::Problem;
 use super::reader::nearest;
 use super::reader::unknown;
 use super::{Config, reader};
-use crate::message::ChannelType;
+use crate::message::{ChannelType, EMAIL, PUSH};
 
 /// The existing names.
 struct Names<'a> {
@@ -52,11 +52,21 @@ impl Config {
                 }
             }
         }
+        for (channel_type, list) in &routing.fallback {
+            note(&["routing", "fallback", channel_type], names.wrong_type(channel_type));
+            for (at, next) in list.iter().enumerate() {
+                note(&["routing", "fallback", channel_type, &reader::item(at)], names.wrong_type(next));
+            }
+        }
         for name in self.channels.keys() {
             note(&["channels", name], names.wrong_channel(name, None));
         }
-        for name in self.plugins.keys() {
+        for (name, plugin) in &self.plugins {
             note(&["plugins", name], names.wrong_plugin(name));
+            for (at, channel) in plugin.grants.feedback.iter().enumerate() {
+                let path = ["plugins", name, "grants", "feedback", &reader::item(at)];
+                note(&path, names.wrong_channel(channel, None));
+            }
         }
         let problem = |(path, message): (Vec<String>, String)| self.problem(&reader::dotted(&path), message);
         let mut problems: Vec<Problem> = wrong.into_iter().map(problem).collect();
@@ -86,6 +96,17 @@ impl Names<'_> {
                 Some(unknown("channel", name, &known, "channels that can be used here"))
             }
         }
+    }
+
+    fn wrong_type(&self, name: &ChannelType) -> Option<String> {
+        let usual = [EMAIL, PUSH].into_iter();
+        let known: BTreeSet<&str> = usual.chain(self.channels.values().map(String::as_str)).collect();
+        let known: Vec<&str> = known.into_iter().collect();
+        // The type of a channel that cannot be loaded is unknown.
+        let has_unloaded = || self.plugins.iter().any(|p| !self.channels.contains_key(p) && !self.policies.contains(p));
+        let is_wrong =
+            !known.contains(&name.as_str()) && (nearest(name, known.iter().copied()).is_some() || !has_unloaded());
+        is_wrong.then(|| unknown("channel type", name, &known, "channel types"))
     }
 
     fn wrong_policy(&self, name: &String) -> Option<String> {

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::credentials::ties;
 use super::reader::TableDecoder;
 use super::secrets::{SecretError, read_secret, secret};
 use super::urls;
@@ -25,7 +26,7 @@ pub struct Http {
     pub requests_per_plugin: usize,
     /// Root certificates that are trusted besides the system's (PEM).
     pub ca_file: Option<PathBuf>,
-    /// Idle connections to one host. 8.
+    /// Idle connections to one host. As many as `requests_per_plugin`, so that requests in flight do not open new ones all the time.
     pub idle_connections: usize,
     /// How long a connection may be idle before it is closed. 30 s.
     pub idle_timeout: Duration,
@@ -39,7 +40,7 @@ impl Default for Http {
             max_response_bytes: 4 * MIB,
             requests_per_plugin: 32,
             ca_file: None,
-            idle_connections: 8,
+            idle_connections: 32,
             idle_timeout: Duration::from_secs(30),
         }
     }
@@ -136,6 +137,8 @@ pub struct Plugin {
     pub config: Object,
     /// Secret values that it may read.
     pub secrets: BTreeMap<String, Secret>,
+    /// The credentials that its requests may carry: the name in ace.toml, by the plugin's own name.
+    pub credentials: BTreeMap<String, String>,
     /// Its memory in bytes. `None`, here and below: the value of the manifest, or else the maximum.
     pub memory: Option<usize>,
     /// Its own computing time in one call.
@@ -181,6 +184,7 @@ impl Default for Plugin {
             grants: Grants::default(),
             config: Object::new(),
             secrets: BTreeMap::new(),
+            credentials: BTreeMap::new(),
             memory: None,
             time: None,
             call_timeout: None,
@@ -217,6 +221,8 @@ pub struct Grants {
     pub mailer: bool,
     /// The folder the plugin may write files into.
     pub outbox: Option<PathBuf>,
+    /// The channels whose messages the plugin may report feedback about. If it is empty, the server takes no request for the plugin.
+    pub feedback: Vec<String>,
     /// Who may read the files in it: `file-group`.
     pub access: Access,
 }
@@ -272,11 +278,19 @@ impl SecretSource {
     pub async fn read(&self) -> Result<Secret, SecretError> {
         match self {
             SecretSource::Value(secret) => Ok(secret.clone()),
-            SecretSource::File(file) => {
-                let file = file.clone();
-                let reading = tokio::task::spawn_blocking(move || read_secret(&file));
+            SecretSource::File(_) => {
+                let source = self.clone();
+                let reading = tokio::task::spawn_blocking(move || source.read_now());
                 reading.await.unwrap_or_else(|e| Err(SecretError(e.to_string())))
             }
+        }
+    }
+
+    /// The same as [`SecretSource::read`]. Blocks.
+    pub(crate) fn read_now(&self) -> Result<Secret, SecretError> {
+        match self {
+            SecretSource::Value(secret) => Ok(secret.clone()),
+            SecretSource::File(file) => read_secret(file),
         }
     }
 }
@@ -327,17 +341,17 @@ pub(super) fn signatures(s: &mut TableDecoder<'_>) -> Signatures {
 pub(super) fn http(s: &mut TableDecoder<'_>) -> Http {
     let default = Http::default();
     let time = || values::duration(MILLISECOND..=10 * MINUTE);
+    let requests_per_plugin =
+        s.get("requests-per-plugin", values::integer(1..=10_000)).unwrap_or(default.requests_per_plugin);
     Http {
         connect_timeout: s.get("connect-timeout", time()).unwrap_or(default.connect_timeout),
         timeout: s.get("timeout", time()).unwrap_or(default.timeout),
         max_response_bytes: s
             .get("max-response-bytes", values::size(KIB..=256 * MIB))
             .unwrap_or(default.max_response_bytes),
-        requests_per_plugin: s
-            .get("requests-per-plugin", values::integer(1..=10_000))
-            .unwrap_or(default.requests_per_plugin),
+        requests_per_plugin,
         ca_file: s.get("ca-file", values::existing_file(s.folder())),
-        idle_connections: s.get("idle-connections", values::integer(0..=1000)).unwrap_or(default.idle_connections),
+        idle_connections: s.get("idle-connections", values::integer(0..=10_000)).unwrap_or(requests_per_plugin),
         idle_timeout: s.get("idle-timeout", values::duration(MILLISECOND..=HOUR)).unwrap_or(default.idle_timeout),
     }
 }
@@ -363,7 +377,8 @@ pub(super) fn limits(s: &mut TableDecoder<'_>) -> Limits {
     }
 }
 
-pub(super) fn plugin(s: &mut TableDecoder<'_>, maxima: &Limits, access: Access) -> Plugin {
+/// `credentials` are the names of all that ace.toml has.
+pub(super) fn plugin(s: &mut TableDecoder<'_>, maxima: &Limits, access: Access, credentials: &[&str]) -> Plugin {
     let default = Plugin::default();
     let mode = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
     let on_error = [("retry", OnError::Retry), ("deny", OnError::Deny), ("allow", OnError::Allow)];
@@ -377,6 +392,7 @@ pub(super) fn plugin(s: &mut TableDecoder<'_>, maxima: &Limits, access: Access) 
         grants: Grants { access, ..s.section("grants", grants) },
         config: s.get("config", values::object).unwrap_or_default(),
         secrets: s.named("secrets", |_, field| secret(field)),
+        credentials: ties(s, credentials),
         memory: runtime.memory,
         time: runtime.time,
         call_timeout: runtime.call_timeout,
@@ -391,6 +407,7 @@ fn grants(s: &mut TableDecoder<'_>) -> Grants {
         keyvalue: s.list("keyvalue", values::bucket).unwrap_or_default(),
         mailer: s.get("mailer", values::boolean).unwrap_or_default(),
         outbox: s.get("outbox", values::path(s.folder())),
+        feedback: s.list("feedback", values::line).unwrap_or_default(),
         access: Access::default(),
     }
 }

@@ -228,14 +228,17 @@ impl TableDecoder<'_> {
 
     /// Reports a problem with a key of this table, at the key, or if it is absent, at the table.
     pub(super) fn fail(&mut self, key: &str, message: impl Into<String>) {
-        let path = self.path_of(key);
-        let source = self.decoder.spans.find(&dotted(&path)).clone();
-        self.decoder.fail(&source, &path, message.into());
+        self.fail_below(&[key], message);
     }
 
     /// Reports a problem with an item of a list in this table.
     pub(super) fn fail_item(&mut self, key: &str, at: usize, message: impl Into<String>) {
-        let path: Vec<String> = self.path_of(key).into_iter().chain([item(at)]).collect();
+        self.fail_below(&[key, &item(at)], message);
+    }
+
+    /// Reports a problem with a key of a table in this table, at any depth.
+    pub(super) fn fail_below(&mut self, levels: &[&str], message: impl Into<String>) {
+        let path: Vec<String> = self.path.iter().cloned().chain(levels.iter().map(ToString::to_string)).collect();
         let source = self.decoder.spans.find(&dotted(&path)).clone();
         self.decoder.fail(&source, &path, message.into());
     }
@@ -360,6 +363,17 @@ impl<'w> Field<'w> {
             Field::of(decoder, path, node).read(&read)
         };
         Some(items.into_iter().enumerate().filter_map(read_item).collect())
+    }
+
+    /// Decodes each item of a list, or a single value as the only item.
+    pub(super) fn each<T>(self, mut read: impl FnMut(Field<'_>) -> Option<T>) -> Vec<T> {
+        let Value::List(items) = self.node.value else { return read(self).into_iter().collect() };
+        let mut out = Vec::new();
+        for (at, node) in items.into_iter().enumerate() {
+            let path = self.path.iter().cloned().chain([item(at)]).collect();
+            out.extend(read(Field::of(self.decoder, path, node)));
+        }
+        out
     }
 
     /// Decodes a table with fixed keys.

@@ -11,18 +11,38 @@ use super::{Secret, SecretSource};
 
 /// The longest file of a secret.
 const SECRET_BYTES_MAX: usize = 64 * KIB;
+/// One secret that is used, and one that it replaces.
+const SOURCES_MAX: usize = 2;
 
 pub(super) fn secret(field: Field<'_>) -> Option<Secret> {
-    found_secret(field).map(|(secret, _)| secret)
+    found_secret(field, |_| Ok(())).map(|(secret, _)| secret)
 }
 
 /// The source of a secret whose file is read each time it is needed.
 pub(super) fn secret_source(field: Field<'_>) -> Option<SecretSource> {
-    found_secret(field).map(|(secret, file)| file.map_or(SecretSource::Value(secret), SecretSource::File))
+    checked_source(field, |_| Ok(()))
+}
+
+/// As [`secret_source`], for a secret of a certain form. The error says what the secret must be, and contains no part of it.
+pub(super) fn checked_source(field: Field<'_>, check: impl Fn(&str) -> Result<(), String>) -> Option<SecretSource> {
+    found_secret(field, check).map(|(secret, file)| file.map_or(SecretSource::Value(secret), SecretSource::File))
+}
+
+/// One or two sources of a secret, of which the first replaces the second. `None` if the key is absent.
+pub(super) fn sources(
+    s: &mut TableDecoder<'_>,
+    key: &'static str,
+    check: impl Fn(&str) -> Result<(), String>,
+) -> Option<Vec<SecretSource>> {
+    let found = s.field(key)?.each(|field| checked_source(field, &check));
+    if found.len() > SOURCES_MAX {
+        s.fail(key, format!("must be one secret, or two while one replaces the other, not {}", found.len()));
+    }
+    Some(found)
 }
 
 /// Decodes `{ env = "VAR" }` or `{ file = "path" }`. Returns the secret, and its file if it has one. No message contains a value.
-fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
+fn found_secret(mut field: Field<'_>, check: impl Fn(&str) -> Result<(), String>) -> Option<(Secret, Option<PathBuf>)> {
     if !matches!(field.node().value, Value::Table(_)) {
         field.fail("a secret must not be in this file; write { env = \"VARIABLE\" } or { file = \"path\" }");
         return None;
@@ -30,7 +50,7 @@ fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
     field.section(|s| {
         let variable = s.get("env", values::line);
         let file = s.get("file", values::path(s.folder()));
-        match (variable, file) {
+        let found = match (variable, file) {
             (Some(variable), None) => secret_variable(s, variable).map(|secret| (secret, None)),
             (None, Some(file)) => {
                 let secret = read_secret(&file).map_err(|error| s.fail("file", error.to_string())).ok();
@@ -47,7 +67,10 @@ fn found_secret(mut field: Field<'_>) -> Option<(Secret, Option<PathBuf>)> {
                 }
                 None
             }
-        }
+        };
+        let (secret, file) = found?;
+        check(secret.expose()).map_err(|message| s.fail_whole(message)).ok()?;
+        Some((secret, file))
     })?
 }
 

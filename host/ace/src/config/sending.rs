@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use super::{Routes, SecretSource, values};
+use super::{Dkim, Routes, SecretSource, values};
 use crate::message::ChannelType;
 use ace_store::files::Access;
 
@@ -73,6 +73,8 @@ pub struct Routing {
     pub listed: BTreeMap<ChannelType, Vec<String>>,
     /// Channels that are tried in order after a channel failed permanently or its window closed. Empty: none.
     pub failover: BTreeMap<ChannelType, Vec<String>>,
+    /// Channel types that take over in order from a type that was skipped or failed. Empty: every type is used at once.
+    pub fallback: BTreeMap<ChannelType, Vec<ChannelType>>,
 }
 
 /// Settings of delivery and retries.
@@ -205,6 +207,8 @@ pub struct Mailer {
     pub default_from: Option<String>,
     /// The relays, by name.
     pub relays: BTreeMap<String, Relay>,
+    /// The keys of signed return paths: the first signs, all of them verify.
+    pub return_path_keys: Vec<SecretSource>,
     /// Who may read the mails of `file` relays: `file-group`.
     pub access: Access,
 }
@@ -216,7 +220,8 @@ pub struct Relay {
     pub kind: RelayKind,
     /// The sender of mails without one.
     pub from: Option<String>,
-    /// The envelope sender of mails without one, which receives bounces. `None`: the sender's address.
+    /// The envelope sender of mails without one, which receives bounces. `{token}` in it stands for a signed token that names the
+    /// message. `None`: the sender's address.
     pub return_path: Option<String>,
 }
 
@@ -246,6 +251,8 @@ pub struct Smtp {
     pub tls: Tls,
     /// `None`: no AUTH.
     pub login: Option<Login>,
+    /// The signatures of each mail. Empty: it is not signed.
+    pub dkim: Vec<Dkim>,
     /// Root certificates that are trusted besides the system's (PEM).
     pub ca_file: Option<PathBuf>,
     /// The name in EHLO. `None`: the name of this machine.
@@ -268,6 +275,7 @@ impl Smtp {
             port: Tls::Starttls.default_port(),
             tls: Tls::Starttls,
             login: None,
+            dkim: Vec::new(),
             ca_file: None,
             hello_name: None,
             connections: 4,
@@ -281,7 +289,7 @@ impl Smtp {
 /// The credentials for AUTH.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
-    /// The name.
+    /// The name; empty if the credential has it.
     pub username: String,
     /// The password or token.
     pub proof: Proof,
@@ -295,6 +303,8 @@ pub enum Proof {
     Password(SecretSource),
     /// XOAUTH2 with this access token.
     Token(SecretSource),
+    /// What this one of `[credentials]` has: a password, or an access token.
+    Credential(String),
 }
 
 /// When TLS is used.

@@ -24,6 +24,8 @@ pub struct Server {
     /// The host names of the server. Requests with other names are rejected, except those of this machine. If the list is empty,
     /// every name is accepted with tokens, and only those of this machine without.
     pub hosts: Vec<Authority>,
+    /// The URL under which providers reach the server, without a slash at its end. `None`: it is not known.
+    pub public_url: Option<String>,
     /// TLS with this certificate chain and key, both PEM. `None`: plain HTTP.
     pub tls: Option<ServerTls>,
     /// Connections at the same time. 1,000.
@@ -105,6 +107,7 @@ impl Default for Server {
             listen: SocketAddr::from(([127, 0, 0, 1], 8025)),
             tokens_file: None,
             hosts: Vec::new(),
+            public_url: None,
             tls: None,
             connections: 1_000,
             spare_connections: 64,
@@ -133,6 +136,7 @@ pub(super) fn queue(s: &mut TableDecoder<'_>) -> Queue {
         disk_reserve: s
             .get("disk-reserve", values::size(0..=64 * GIB))
             .map_or(default.disk_reserve, |bytes| bytes as u64),
+        max_feedback: default.max_feedback,
         access: default.access,
         max_interruptions: s.get("max-interruptions", values::integer(4..=1_000)).unwrap_or(default.max_interruptions),
     }
@@ -144,6 +148,7 @@ pub(super) fn server(s: &mut TableDecoder<'_>) -> Server {
         listen: s.get("listen", values::socket_address).unwrap_or(default.listen),
         tokens_file: s.get("tokens-file", values::creatable_file(s.folder())),
         hosts: s.list("hosts", values::authority).unwrap_or_default(),
+        public_url: s.get("public-url", urls::public_url),
         tls: server_tls(s),
         connections: s.get("connections", values::integer(1..=100_000)).unwrap_or(default.connections),
         spare_connections: s.get("spare-connections", values::integer(1..=10_000)).unwrap_or(default.spare_connections),

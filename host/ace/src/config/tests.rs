@@ -1,7 +1,10 @@
 //! ace.toml, its environment and manifests, read from text.
 
+mod credentials;
+mod dkim;
 mod fixed;
 mod plugins;
+mod return_path;
 mod surroundings;
 mod values;
 
@@ -13,7 +16,7 @@ use std::time::Duration;
 use super::*;
 use crate::message::ChannelType;
 
-const DOC: &str = include_str!("../../../../docs/configuration.md");
+const DOC: &str = concat!(include_str!("../../../../docs/configuration.md"), include_str!("../../../../docs/mail.md"));
 
 /// A folder that is removed when the test ends.
 struct Folder(PathBuf);
@@ -72,7 +75,12 @@ fn names(list: &[&str]) -> Vec<String> {
 
 /// The block of the page that follows a heading.
 fn block(heading: &str) -> &'static str {
-    let (_, section) = DOC.split_once(heading).unwrap_or_else(|| panic!("the page has no {heading:?}"));
+    block_of(DOC, heading)
+}
+
+/// The block of another page that follows a heading.
+fn block_of(page: &'static str, heading: &str) -> &'static str {
+    let (_, section) = page.split_once(heading).unwrap_or_else(|| panic!("the page has no {heading:?}"));
     section.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap()
 }
 
@@ -145,11 +153,13 @@ fn every_key() -> BTreeSet<String> {
         host = "h"
         username = "u"
         password = { env = "P" }
+        dkim = { domain = "d", selector = "s", key = { env = "K" } }
         [relays.b]
         kind = "file"
         dir = "d"
         [mailer]
         default-relay = "a"
+        return-path-key = { env = "K" }
         [plugins.p]
         [channels.c]
         [webhooks.w]
@@ -159,7 +169,8 @@ fn every_key() -> BTreeSet<String> {
         endpoint = "https://h/"
     "#;
     let document = tree::parse(text).unwrap();
-    let mut decoder = reader::Decoder::new(None, BTreeMap::from([("P".into(), "secret".into())]));
+    let mut decoder =
+        reader::Decoder::new(None, BTreeMap::from([("P".into(), "secret".into()), ("K".into(), dkim::ED25519.into())]));
     decoder.document(document, decode::config);
     let keys = decoder.known().iter().map(|variable| {
         let key = variable.trim_start_matches("ACE_").to_lowercase().replace("__", ".").replace('_', "-");
@@ -180,7 +191,7 @@ fn the_page_names_every_key() {
     let is_section = |key: &String| keys.iter().any(|other| other.starts_with(&format!("{key}.")));
     for key in keys.iter().filter(|key| !is_section(key)) {
         let shown = key.replace('*', "NAME");
-        assert!(DOC.contains(&format!("`{shown}`")), "docs/configuration.md does not name {shown}");
+        assert!(DOC.contains(&format!("`{shown}`")), "docs/configuration.md and docs/mail.md do not name {shown}");
     }
 }
 
@@ -283,7 +294,7 @@ fn a_problem_names_the_nearest_key_where_one_is_near() {
     assert_eq!(refusal("[plugin.x]\norder = 1"), "line 1: plugin: unknown key; did you mean \"plugins\"?");
     assert_eq!(
         refusal("[routing]\nzzzzzzzzzzzzzz = 1"),
-        "line 2: routing.zzzzzzzzzzzzzz: unknown key; known here are default, transactional, listed, failover"
+        "line 2: routing.zzzzzzzzzzzzzz: unknown key; known here are default, transactional, listed, failover, fallback"
     );
     assert_eq!(
         refusal("ACE_CHANNEL_DEFAULT_EMAIL = \"x\""),
@@ -331,12 +342,13 @@ fn a_relay_that_cannot_work_is_refused() {
     let cases = [
         ("tls = \"yes\"", "must be one of \"none\", \"starttls\", \"implicit\""),
         ("port = 0", "must be a whole number from 1 to 65535"),
-        ("username = \"u\"", "relays.r.username: needs a password or an oauth-token beside it"),
+        ("username = \"u\"", "relays.r.username: needs a password, an oauth-token or a credential beside it"),
         ("oauth-token = { env = \"P\" }", "relays.r.oauth-token: needs a username beside it"),
         (
             "username = \"u\"\npassword = { env = \"P\" }\noauth-token = { env = \"P\" }",
             "relays.r.oauth-token: password is set too",
         ),
+        ("credential = \"c\"", "relays.r.credential: there is no credential \"c\""),
         ("password = { env = \"P\" }\nusername = \"\"", "relays.r.username: must not be empty"),
         ("from = \"nobody\"", "\"nobody\" is not a sender"),
         ("return-path = \"B <b@example.com>\"", "has a display name; write only the address"),
@@ -347,6 +359,35 @@ fn a_relay_that_cannot_work_is_refused() {
     for (line, expected) in cases {
         let problems = read_with(&relay_with(line), &[("P", "secret")]).unwrap_err();
         assert!(problems.len() == 1 && problems[0].contains(expected), "{line}: {problems:?}");
+    }
+    let basic = "kind = 'basic'\nusername = 'u'\npassword = { env = 'P' }";
+    let bearer = "kind = 'bearer'\ntoken = { env = 'P' }";
+    let google = "kind = 'google-service-account'\nkey = { env = 'ACCOUNT' }";
+    let gmail = format!("{google}\nscopes = ['https://mail.google.com/']\nsubject = 'u@example.com'");
+    let variables = [("P", "secret"), ("ACCOUNT", include_str!("../credentials/tests/service_account.json"))];
+    let with_credential = [
+        (
+            "credential = 'c'",
+            "kind = 'hmac'\nkey = { env = 'P' }",
+            "credential: \"c\" is of the kind \"hmac\", which cannot log in",
+        ),
+        ("credential = 'c'\nusername = 'u'", basic, "username: is set in the credential too"),
+        ("credential = 'c'", bearer, "credential: needs a username beside it"),
+        ("credential = 'c'\nusername = 'u'", google, "credential: \"c\" needs scopes = [\"https://mail.google.com/\"]"),
+        ("credential = 'c'\npassword = { env = 'P' }", bearer, "credential: password is set too"),
+        ("credential = 'd'", bearer, "credential: there is no credential \"d\""),
+    ];
+    for (line, credential, expected) in with_credential {
+        let text = format!("{}\n[credentials.c]\nurls = []\n{credential}\n", relay_with(line));
+        let problems = read_with(&text, &variables).unwrap_err();
+        assert!(problems.len() == 1 && problems[0].contains(expected), "{line}: {problems:?}");
+    }
+    let username = "credential = 'c'\nusername = 'u'";
+    for (line, credential) in [("credential = 'c'", basic), (username, bearer), (username, gmail.as_str())] {
+        let text = format!("{}\n[credentials.c]\nurls = []\n{credential}\n", relay_with(line));
+        let config = read_with(&text, &variables).unwrap();
+        let RelayKind::Smtp(smtp) = &config.fixed.mailer.relays["r"].kind else { panic!("not SMTP") };
+        assert_eq!(smtp.login.as_ref().map(|login| &login.proof), Some(&Proof::Credential("c".into())));
     }
     for host in ["smtp_server", "::1", "mail.example.com.", "127.0.0.1"] {
         assert!(read(&relay_with("").replace("mail.example.com", host)).is_ok(), "{host}");
@@ -389,6 +430,9 @@ default = { email = \"sms_x\", push = \"zzzzzzzz\" }
 [routing.failover]
 email = [\"django_email\", \"file_emial\"]
 [plugins.django_emial]
+[routing.fallback]
+push = [\"smss\", \"email\"]
+pusch = [\"sms\"]
 ";
     let config = Config::read(
         text,
@@ -411,10 +455,28 @@ email = [\"django_email\", \"file_emial\"]
         "ace.toml:9: routing.default.push: there is no channel \"zzzzzzzz\"; there are no channels that can be used here",
         "ace.toml:11: routing.failover.email[1]: there is no channel \"file_emial\"; did you mean \"file_email\"?",
         "ace.toml:12: plugins.django_emial: there is no plugin \"django_emial\"; did you mean \"django_email\"?",
+        "ace.toml:14: routing.fallback.push[0]: there is no channel type \"smss\"; did you mean \"sms\"?",
+        "ace.toml:15: routing.fallback.pusch: there is no channel type \"pusch\"; did you mean \"push\"?",
         "ACE_ROUTING__TRANSACTIONAL__EMAIL: there is no channel \"djang_email\"; did you mean \"django_email\"?",
     ];
     assert_eq!(problems, expected);
     assert_eq!(Config::default().check_names(&channels, &policies, &plugins), []);
+}
+
+#[test]
+fn a_fallback_has_no_cycle() {
+    let problem = |chains: &str| refusal(&format!("[routing]\nfallback = {{ {chains} }}"));
+    assert_eq!(
+        problem("push = ['push']"),
+        "line 2: routing.fallback.push[0]: a channel type cannot fall back to itself"
+    );
+    assert_eq!(problem("push = ['sms', 'sms']"), "line 2: routing.fallback.push[1]: \"sms\" is in the list twice");
+    let cycle = problem("push = ['sms'], sms = ['push']");
+    assert_eq!(cycle, "line 2: routing.fallback.push: is a cycle: push, sms, push");
+    assert!(problem("push = 'sms'").starts_with("line 2: routing.fallback.push: must be a list"));
+    assert!(problem("Push = ['sms']").starts_with("line 2: routing.fallback.Push: is not a channel type"));
+    let config = read("[routing]\nfallback = { push = ['sms', 'email'] }").unwrap();
+    assert_eq!(config.routing.fallback["push"], names(&["sms", "email"]));
 }
 
 #[test]

@@ -14,6 +14,11 @@ pub(super) fn url_prefix(node: &Node) -> Result<String, String> {
     Ok(url.into())
 }
 
+/// The URL under which others reach this server, without a slash at its end.
+pub(super) fn public_url(node: &Node) -> Result<String, String> {
+    Ok(url_prefix(node)?.trim_end_matches('/').to_owned())
+}
+
 /// A URL prefix of an `http` grant or request, whose host may be a pattern: `*.push.example` for all hosts below a domain, `*` for all
 /// hosts.
 pub(super) fn url_pattern(node: &Node) -> Result<String, String> {
@@ -76,6 +81,11 @@ fn covers_host(pattern: &str, url: &Url) -> bool {
     let Some(Host::Domain(name)) = url.host() else { return false };
     let labels = name.strip_suffix(suffix).unwrap_or_default();
     !labels.is_empty() && name.trim_end_matches('.') != "localhost"
+}
+
+/// Whether anybody can have a host that this prefix covers: `https://*/`, or a pattern below a [`shared_domain`].
+pub(crate) fn covers_anybody(prefix: &Url) -> bool {
+    prefix.host_str() == Some("*") || shared_domain(prefix.as_str()).is_some()
 }
 
 /// The domain of a pattern, if anybody can have a host below it: a public suffix (`*.co.uk`), or a domain that a provider shares among

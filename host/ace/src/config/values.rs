@@ -11,7 +11,7 @@ use url::Url;
 
 use super::reader::nearest;
 use super::tree::{Node, Value};
-use super::{Authority, BucketGrant, Rate};
+use super::{Authority, BucketGrant, PATH_TOKEN, Rate, SAMPLE_TOKEN};
 use crate::message::Object;
 
 pub(super) const KIB: usize = 1024;
@@ -336,6 +336,23 @@ pub(super) fn host(node: &Node) -> Result<String, String> {
     is_domain(&name).then_some(host).ok_or_else(|| "must be a host name or an IP address".to_owned())
 }
 
+/// A domain name. International names become ASCII.
+pub(super) fn domain(node: &Node) -> Result<String, String> {
+    let text = line(node)?;
+    let ascii = idna::domain_to_ascii(&text).ok().filter(|name| is_domain(name));
+    ascii.ok_or_else(|| "must be a domain name, as in \"example.com\"".to_owned())
+}
+
+/// A DKIM selector: labels of ASCII letters, digits and `-` (RFC 6376, section 3.1).
+pub(super) fn selector(node: &Node) -> Result<String, String> {
+    let text = line(node)?;
+    if text.is_ascii() && is_domain(&text) {
+        Ok(text)
+    } else {
+        Err("must be a selector, as in \"2026\" or \"mail-1\": letters, digits, `-` and `.`".to_owned())
+    }
+}
+
 /// An IP address and a port to listen on.
 pub(super) fn socket_address(node: &Node) -> Result<SocketAddr, String> {
     let address = line(node)?;
@@ -373,6 +390,29 @@ pub(super) fn bare_address(node: &Node) -> Result<String, String> {
         Err(format!("{address:?} has a display name; write only the address, as in \"bounces@example.com\""))
     } else {
         Err(format!("{address:?} is not an e-mail address; write it as in \"bounces@example.com\""))
+    }
+}
+
+/// `a@b.example`, or `a+{token}@b.example`.
+pub(super) fn return_path(node: &Node) -> Result<String, String> {
+    let text = line(node)?;
+    let Some(start) = text.find('{') else { return bare_address(node) };
+    let placeholder = &text[start..text[start..].find('}').map_or(text.len(), |end| start + end + 1)];
+    let with_token = text.replacen(PATH_TOKEN, SAMPLE_TOKEN, 1);
+    match with_token.rsplit_once('@') {
+        _ if placeholder != PATH_TOKEN => {
+            Err(format!("unknown placeholder {placeholder:?}; only {PATH_TOKEN} is known"))
+        }
+        _ if with_token.contains('{') => Err(format!("{PATH_TOKEN} must stand in it once")),
+        Some((local, _)) if local.len() > LOCAL_PART_MAX => {
+            let most = LOCAL_PART_MAX - SAMPLE_TOKEN.len();
+            Err(format!(
+                "only {most} characters are allowed beside {PATH_TOKEN}, which becomes {} characters",
+                SAMPLE_TOKEN.len()
+            ))
+        }
+        Some((local, _)) if local.contains(SAMPLE_TOKEN) && is_address(&with_token) => Ok(text),
+        _ => Err(format!("{text:?} is not an e-mail address; write it as in \"bounce+{PATH_TOKEN}@example.com\"")),
     }
 }
 

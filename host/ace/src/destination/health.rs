@@ -12,6 +12,8 @@ use uuid::Uuid;
 
 /// The longest time between two probes.
 pub(crate) const PROBE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The longest time for which a channel can be held before a message tries it again.
+const HOLD_MAX: Duration = Duration::from_secs(24 * 3_600);
 /// When to check again while a probe is in flight, or while all permits of a ramp are in use.
 const CHECK_AGAIN: Duration = Duration::from_secs(1);
 const CHECK_AGAIN_RAMP: Duration = Duration::from_millis(200);
@@ -85,6 +87,8 @@ struct Outage {
     /// Failed contacts in a row.
     failures: u32,
     next_probe: Timestamp,
+    /// The longest time until the next probe, when that was set.
+    pause_max: Duration,
     is_probing: bool,
     /// The only message that has failed so far, if the cause is unclear.
     witness: Option<Uuid>,
@@ -105,6 +109,8 @@ struct Ramp {
 pub(crate) struct Loss {
     pub(crate) cause: Cause,
     pub(crate) reason: String,
+    /// When it may be used again, if that is known.
+    pub(crate) until: Option<Timestamp>,
 }
 
 impl Health {
@@ -193,7 +199,7 @@ impl Health {
         &mut self,
         permit: Permit,
         message: Uuid,
-        Loss { cause, reason }: Loss,
+        Loss { cause, reason, until }: Loss,
         now: Timestamp,
         pause: impl FnOnce(u32) -> Duration,
     ) -> Failed {
@@ -205,14 +211,22 @@ impl Health {
             self.suspect(message, now);
         }
         let witness = (cause == Cause::Unclear).then_some(message);
-        let after = |failures| later(now, pause(failures).min(PROBE_PAUSE_MAX));
+        let pause_until = until.and_then(|until| Duration::try_from(until.duration_since(now)).ok());
+        let after =
+            |failures| pause_until.map_or_else(|| pause(failures).min(PROBE_PAUSE_MAX), |left| left.min(HOLD_MAX));
         let outage = match &mut self.outage {
-            None => self.outage.insert(Outage::new(reason, witness, now, after(1))),
+            None => {
+                let mut outage = Outage::new(reason, witness, now, now);
+                outage.pause(after(1), now);
+                self.outage.insert(outage)
+            }
             Some(outage) => {
                 if permit != Permit::Free {
                     outage.failures += 1;
                     (outage.is_probing, outage.ramp, outage.reason) = (false, None, reason);
-                    outage.next_probe = after(outage.failures);
+                    outage.pause(after(outage.failures), now);
+                } else if let Some(left) = pause_until.filter(|left| later(now, *left) > outage.next_probe) {
+                    outage.pause(left.min(HOLD_MAX), now);
                 }
                 if outage.witness != witness {
                     outage.witness = None;
@@ -303,6 +317,7 @@ impl Outage {
             reason,
             failures: 1,
             next_probe,
+            pause_max: PROBE_PAUSE_MAX,
             is_probing: false,
             witness,
             is_announced: false,
@@ -315,9 +330,13 @@ impl Outage {
         self.ramp = Some(Ramp { since: now, allowed: 2, busy: 0 });
     }
 
+    fn pause(&mut self, pause: Duration, now: Timestamp) {
+        (self.next_probe, self.pause_max) = (later(now, pause), pause.max(PROBE_PAUSE_MAX));
+    }
+
     fn is_probe_due(&self, now: Timestamp) -> bool {
         // A probe that is further away than any pause was scheduled before the clock was set back.
-        self.next_probe <= now || self.next_probe > later(now, PROBE_PAUSE_MAX)
+        self.next_probe <= now || self.next_probe > later(now, self.pause_max)
     }
 }
 

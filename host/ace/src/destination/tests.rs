@@ -23,7 +23,8 @@ fn contact(all: &Arc<Destinations>, name: &str, channel: &str, second: i64) -> R
 
 fn fail(all: &Arc<Destinations>, name: &str, channel: &str, second: i64) {
     let destination = relay(name);
-    let failure = Failure { destination: &destination, channel, cause: Cause::Destination, reason: "refused\r\n" };
+    let failure =
+        Failure { destination: &destination, channel, cause: Cause::Destination, reason: "refused\r\n", until: None };
     assert!(contact(all, name, channel, second).unwrap_or_else(|_| panic!("admitted")).failed(failure, at(second)));
 }
 
@@ -79,7 +80,8 @@ fn tracked_destinations_are_bounded_and_healthy_ones_are_dropped() {
     for n in 0..TRACKED_MAX + 100 {
         let destination = Destination::Origin(format!("https://{n}.example.com"));
         let contact = all.contact(&|| destination.clone(), "web", MESSAGE, || at(0)).unwrap_or_else(|_| panic!("new"));
-        let failure = Failure { destination: &destination, channel: "web", cause: Cause::Destination, reason: "no" };
+        let failure =
+            Failure { destination: &destination, channel: "web", cause: Cause::Destination, reason: "no", until: None };
         contact.failed(failure, at(0));
     }
     assert_eq!(all.troubles(at(0)).len(), TRACKED_MAX);
@@ -96,4 +98,20 @@ fn the_pauses_follow_the_settings_up_to_a_minute() {
     all.set_schedule(&Delivery { retry_delay: hour, max_retry_delay: hour, ..Config::default().delivery });
     fail(&all, "main", "smtp", 0);
     assert_eq!(all.troubles(at(0))[0].next_attempt, Some(at(60)));
+}
+
+#[test]
+fn a_held_channel_is_paused_whatever_its_relays_do() {
+    let all = destinations();
+    all.note_used("smtp", relay("other"));
+    let channel = Destination::Channel("smtp".to_owned());
+    let contact = all.contact(&|| channel.clone(), "smtp", MESSAGE, || at(0)).unwrap_or_else(|_| panic!("admitted"));
+    let (cause, reason, until) = (Cause::Destination, "its quota is used up", Some(at(30)));
+    contact.failed(Failure { destination: &channel, channel: "smtp", cause, reason, until }, at(0));
+    let held = Paused { destination: channel.clone(), reason: reason.to_owned(), until: at(30) };
+    assert_eq!(all.paused("smtp", Some(&relay("other")), MESSAGE, at(1)), Some(held));
+    assert!(!is_paused(&all, "push", 1));
+    assert_eq!("channel smtp".parse(), Ok(channel));
+    fail(&all, "main", "smtp", 31);
+    assert!(!is_paused(&all, "smtp", 32), "the other relay is up, and the probe of the channel is due");
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::{Ace, Survey};
+use super::{Ace, Preflight};
 use crate::channel::{Channel, UnknownChannel};
 use crate::config::{self, Config};
 use crate::mailer::{Email, Mailer};
@@ -119,7 +119,7 @@ pub struct MissingFiles {
     pub files: Vec<String>,
 }
 
-impl Survey {
+impl Preflight {
     /// The missing files of each message that has some of the files of a channel type.
     pub fn missing_files(&self) -> Vec<MissingFiles> {
         let mut found = Vec::new();
@@ -239,12 +239,14 @@ pub async fn write_eml(
         attachments: Vec::new(),
         relay: None,
         return_path: None,
+        message: Some(message.uuid),
     };
     let relay = config::Relay { kind: config::RelayKind::File { dir: dir.to_owned() }, from: None, return_path: None };
     let settings = config::Mailer {
         default_relay: None,
         default_from: Some(config.fixed.mailer.default_from.clone().unwrap_or_else(|| NOBODY.to_owned())),
         relays: [("preview".to_owned(), relay)].into(),
+        return_path_keys: Vec::new(),
         access: config.fixed.mailer.access,
     };
     let mailer = Mailer::new(&settings).map_err(|e| e.to_string())?;

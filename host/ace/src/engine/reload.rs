@@ -133,6 +133,10 @@ impl Ace {
             self.application.running(Parts { config, registry, presentation }, &self.destinations, before)?;
         next.needs_restart = needs_restart;
         self.destinations.set_schedule(&next.config.delivery);
+        if next.config.credentials != running.config.credentials {
+            let credentials = self.services.credentials.load().with(&next.config.credentials);
+            self.services.credentials.store(Arc::new(credentials));
+        }
         self.current.store(Arc::new(next));
         changes.iter().for_each(Change::log);
         Ok(Reload { changes, files_changing, loading })

@@ -8,6 +8,8 @@ use super::reply::{Reply, clipped};
 /// The stages of an SMTP session, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
+    /// Signing the mail, before the server is contacted.
+    Signing,
     /// Resolving the host name and connecting.
     Connect,
     /// The TLS handshake, immediately or after STARTTLS.
@@ -42,6 +44,7 @@ impl Stage {
 impl fmt::Display for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Stage::Signing => "signing the mail",
             Stage::Connect => "connecting",
             Stage::Tls => "the TLS handshake",
             Stage::Greeting => "the greeting",
@@ -108,6 +111,8 @@ pub(super) enum Kind {
     /// The server will never accept this mail.
     Permanent,
     Temporary,
+    /// The server refused an access token, and another one can be had: connect again.
+    StaleToken,
     /// The whole mail was sent, but no reply says whether it was accepted.
     MaybeSent,
     /// The connection ended before the mail was sent, or the server sent something invalid. On a connection that was idle, this

@@ -3,15 +3,21 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::failure::{Failure, Stage};
+use super::failure::{Failure, Kind, Stage};
 use super::reply::{Reply, clipped};
 use super::session::Session;
-use crate::config::{Login, Proof};
+use crate::config::{Login, Proof, Secret};
+use crate::credentials::{Current, Judgement};
 
 /// The longest command (RFC 5321, section 4.5.3.1.4). A longer initial response is sent on request (RFC 4954, section 4).
 const COMMAND_BYTES_MAX: usize = 512;
 /// "Unrecognized authentication type": the server does not support what it offers.
 const UNKNOWN_MECHANISM: u16 = 504;
+/// "Authentication credentials invalid" (RFC 4954, section 6).
+const INVALID_CREDENTIALS: u16 = 535;
+/// Those of passwords and of access tokens.
+const FOR_PASSWORDS: &[Mechanism] = &[Mechanism::Plain, Mechanism::Login];
+const FOR_TOKENS: &[Mechanism] = &[Mechanism::Xoauth2];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mechanism {
@@ -33,18 +39,47 @@ impl Mechanism {
 impl Session {
     /// Logs in with a mechanism that the server offers. Failures never contain the password or the token, even if the server
     /// repeats it.
-    pub(super) async fn log_in(&mut self, login: &Login) -> Result<(), Failure> {
+    pub(super) async fn log_in(&mut self, login: &Login, credentials: Option<&Current>) -> Result<(), Failure> {
         let (source, mechanisms) = match &login.proof {
-            Proof::Password(source) => (source, &[Mechanism::Plain, Mechanism::Login][..]),
-            Proof::Token(source) => (source, &[Mechanism::Xoauth2][..]),
+            Proof::Password(source) => (source, FOR_PASSWORDS),
+            Proof::Token(source) => (source, FOR_TOKENS),
+            Proof::Credential(name) => return self.log_in_with_credential(name, &login.username, credentials).await,
         };
         let secret = source.read().await.map_err(|error| Failure::temporary(Stage::Login, error.to_string()))?;
+        self.log_in_as(&login.username, &secret, mechanisms).await
+    }
+
+    /// Logs in with one of `[credentials]`.
+    async fn log_in_with_credential(
+        &mut self,
+        name: &str,
+        username: &str,
+        credentials: Option<&Current>,
+    ) -> Result<(), Failure> {
+        let failed = |why: String| Failure::temporary(Stage::Login, why);
+        let credentials = credentials.ok_or_else(|| failed(format!("the credential {name:?} cannot be used here")))?;
+        let credentials = credentials.load_full();
+        let login = credentials.login(name).await.map_err(|refusal| failed(refusal.to_string()))?;
+        let username = login.username.as_deref().unwrap_or(username);
+        let mechanisms = if login.is_token { FOR_TOKENS } else { FOR_PASSWORDS };
+        let logged_in = self.log_in_as(username, &login.secret, mechanisms).await;
+        logged_in.map_err(|failure| match failure.detail.code {
+            Some(INVALID_CREDENTIALS) => match credentials.login_refused(&login) {
+                Judgement::Stale => failure.with_kind(Kind::StaleToken),
+                Judgement::Rejected(why) => failure.map_message(|reply| format!("{reply}; {why}")),
+                Judgement::Fine => failure,
+            },
+            _ => failure,
+        })
+    }
+
+    async fn log_in_as(&mut self, username: &str, secret: &Secret, mechanisms: &[Mechanism]) -> Result<(), Failure> {
         let mut failure = self.no_mechanism(mechanisms);
         for mechanism in mechanisms {
             if !self.features().offers_mechanism(mechanism.name()) {
                 continue;
             }
-            let authenticated = self.authenticate(*mechanism, &login.username, secret.expose()).await;
+            let authenticated = self.authenticate(*mechanism, username, secret.expose()).await;
             let is_unknown = match authenticated {
                 Ok(reply) if reply.is_positive() => return Ok(()),
                 Ok(reply) => {
@@ -57,7 +92,7 @@ impl Session {
                     false
                 }
             };
-            failure = failure.map_message(|text| redacted(text, &login.username, secret.expose()));
+            failure = failure.map_message(|text| redacted(text, username, secret.expose()));
             if !is_unknown {
                 break;
             }

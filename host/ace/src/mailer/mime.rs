@@ -6,6 +6,9 @@
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
+use ace_address::attachment::{self, MediaType};
+use ace_address::header::{self, Value};
+use ace_address::mailbox::{Address, Mailbox};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use mail_builder::MessageBuilder;
@@ -17,7 +20,6 @@ use mail_builder::headers::raw::Raw;
 use mail_builder::headers::text::Text;
 use mail_builder::mime::{BodyPart, MimePart};
 
-use super::address::{Address, Mailbox, Quoted};
 use super::{Attachment, Email};
 
 /// The most recipients of one mail: To, Cc and Bcc together.
@@ -31,18 +33,10 @@ pub(super) const MAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// The longest line (RFC 5322, section 2.1.1). Words cannot be folded.
 const LINE_BYTES_MAX: usize = 998;
-const HEADER_NAME_BYTES_MAX: usize = 76;
-const FILE_NAME_BYTES_MAX: usize = 255;
-const TOKEN_BYTES_MAX: usize = 127;
-const CONTENT_ID_BYTES_MAX: usize = 200;
 /// The recommended line length is 78; this leaves room for `Subject: `.
 const PLAIN_WORD_BYTES_MAX: usize = 60;
 /// The bytes of a line of 76 characters in base64 (RFC 2045, section 6.8).
 const BASE64_LINE_INPUT: usize = 57;
-
-/// Headers that only the host writes.
-const HOST_HEADERS: [&str; 9] =
-    ["from", "to", "cc", "bcc", "date", "message-id", "subject", "mime-version", "return-path"];
 
 /// The checked sender and recipients of a mail.
 #[derive(Debug)]
@@ -97,7 +91,7 @@ fn parse_all(field: &str, texts: &[String]) -> Result<Vec<Mailbox>, String> {
 /// `message_id` has no angle brackets. The error names the invalid field.
 pub(super) fn build(mail: &Email, mailboxes: &Mailboxes, message_id: &str, date: i64) -> Result<String, String> {
     check_size(mail)?;
-    check_text("subject", &mail.subject)?;
+    header::check_line("subject", &mail.subject)?;
     let mut builder = MessageBuilder::new()
         .header("From", header_addresses(std::slice::from_ref(&mailboxes.sender)))
         .header("Subject", subject(&mail.subject))
@@ -112,7 +106,7 @@ pub(super) fn build(mail: &Email, mailboxes: &Mailboxes, message_id: &str, date:
         builder = builder.header("To", Raw::new("undisclosed-recipients:;"));
     }
     for (name, value) in &mail.headers {
-        check_header(name, value, mail)?;
+        header::check(name, value, !mail.reply_to.is_empty())?;
         builder = builder.header(name.as_str(), header_value(name, value)?);
     }
     let body = body(mail, Boundaries::new(mail, message_id))?;
@@ -148,110 +142,13 @@ fn check_size(mail: &Email) -> Result<(), String> {
     Ok(())
 }
 
-/// Rejects line breaks and NUL, which end a header in some programs.
-fn check_text(field: &str, value: &str) -> Result<(), String> {
-    match value.chars().find(|c| matches!(c, '\r' | '\n' | '\0')) {
-        Some(c) => Err(format!("{field}: {c:?} is not allowed: {}", Quoted(value))),
-        None => Ok(()),
-    }
-}
-
-fn check_header(name: &str, value: &str, mail: &Email) -> Result<(), String> {
-    let is_ftext = |b: u8| (33..=126).contains(&b) && b != b':';
-    if name.is_empty() || name.len() > HEADER_NAME_BYTES_MAX || !name.bytes().all(is_ftext) {
-        return Err(format!("headers: {} is not a header name (RFC 5322, section 3.6.8)", Quoted(name)));
-    }
-    let lower = name.to_ascii_lowercase();
-    if HOST_HEADERS.contains(&lower.as_str()) || lower.starts_with("content-") {
-        return Err(format!("headers: {name} is written by the host; use the fields of the mail"));
-    }
-    if lower == "reply-to" && !mail.reply_to.is_empty() {
-        return Err("headers: duplicate Reply-To; omit the header or the field reply_to".into());
-    }
-    check_text(&format!("headers: {name}"), value)?;
-    match value.chars().find(|&c| c.is_control() && c != '\t') {
-        Some(c) => Err(format!("headers: {name}: control character {c:?}")),
-        None => Ok(()),
-    }
-}
-
-/// The kind of content of a header that a guest adds.
-enum Content {
-    /// Free text (RFC 5322, section 2.2.1).
-    Unstructured,
-    /// A list of mailboxes.
-    Mailboxes,
-    /// `phrase <id>` (RFC 2919).
-    ListId,
-    /// `<URL>, <URL>` (RFC 2369).
-    Urls,
-    /// Names and numbers for programs.
-    Structured,
-}
-
-impl Content {
-    fn of(header: &str) -> Content {
-        match header.to_ascii_lowercase().as_str() {
-            "reply-to"
-            | "sender"
-            | "errors-to"
-            | "return-receipt-to"
-            | "disposition-notification-to"
-            | "mail-followup-to"
-            | "mail-reply-to"
-            | "resent-from"
-            | "resent-sender"
-            | "resent-to"
-            | "resent-cc" => Content::Mailboxes,
-            "list-id" => Content::ListId,
-            "list-unsubscribe" | "list-subscribe" | "list-help" | "list-post" | "list-owner" | "list-archive" => {
-                Content::Urls
-            }
-            "references"
-            | "in-reply-to"
-            | "resent-message-id"
-            | "resent-date"
-            | "list-unsubscribe-post"
-            | "precedence"
-            | "auto-submitted"
-            | "importance"
-            | "priority"
-            | "x-priority"
-            | "feedback-id"
-            | "dkim-signature"
-            | "received"
-            | "original-message-id" => Content::Structured,
-            _ => Content::Unstructured,
-        }
-    }
-}
-
-/// ASCII is not changed. Other characters become encoded words, which are only allowed in free text and in display names, not in
-/// addresses or URLs (RFC 2047, section 5).
 fn header_value<'a>(name: &str, value: &'a str) -> Result<HeaderType<'a>, String> {
-    let value = value.trim_matches([' ', '\t']);
-    if value.is_ascii() {
-        return raw(name, value);
-    }
-    let invalid = |why: String| format!("headers: {name}: {why}");
-    match Content::of(name) {
-        Content::Unstructured => Ok(Text::new(value).into()),
-        Content::Mailboxes => {
-            let list = split_mailboxes(value).map(Mailbox::parse).collect::<Result<Vec<_>, _>>().map_err(invalid)?;
-            let all = list.iter().map(header_address).collect();
-            Ok(HeaderAddress::new_list(all).into())
-        }
-        Content::ListId => {
-            let parts = value.strip_suffix('>').and_then(|rest| rest.rsplit_once('<'));
-            let (phrase, id) = parts.filter(|(_, id)| id.is_ascii()).ok_or_else(|| {
-                invalid(format!("{}: expected an ASCII id between \"<\" and \">\" at the end", Quoted(value)))
-            })?;
-            let phrase = phrase.trim().trim_matches('"').to_owned();
-            Ok(HeaderAddress::new_address(Some(phrase), id.trim().to_owned()).into())
-        }
-        Content::Urls => raw(name, ascii_urls(value).map_err(invalid)?),
-        Content::Structured => Err(invalid(format!("{}: only ASCII is allowed", Quoted(value)))),
-    }
+    Ok(match header::value(name, value)? {
+        Value::Ascii(text) => raw(name, text)?,
+        Value::Text(text) => Text::new(text).into(),
+        Value::Mailboxes(list) => HeaderAddress::new_list(list.iter().map(header_address).collect()).into(),
+        Value::ListId(phrase, id) => HeaderAddress::new_address(Some(phrase), id.to_owned()).into(),
+    })
 }
 
 fn raw<'a>(name: &str, value: impl Into<Cow<'a, str>>) -> Result<HeaderType<'a>, String> {
@@ -262,27 +159,6 @@ fn raw<'a>(name: &str, value: impl Into<Cow<'a, str>>) -> Result<HeaderType<'a>,
             "headers: {name}: a line of {bytes} bytes that cannot be folded; the maximum is {LINE_BYTES_MAX}"
         )),
     }
-}
-
-/// The mailboxes of a list, split at commas outside quotes.
-fn split_mailboxes(list: &str) -> impl Iterator<Item = &str> {
-    let (mut is_quoted, mut is_escaped) = (false, false);
-    list.split(move |c| {
-        let is_quote = c == '"' && !is_escaped;
-        is_escaped = c == '\\' && is_quoted && !is_escaped;
-        is_quoted ^= is_quote;
-        c == ',' && !is_quoted
-    })
-}
-
-/// The URLs of `<URL>, <URL>` in ASCII according to the URL standard: hosts by IDNA, the rest percent-encoded.
-fn ascii_urls(value: &str) -> Result<String, String> {
-    let url = |part: &str| {
-        let inner = part.trim().strip_prefix('<').and_then(|rest| rest.strip_suffix('>'));
-        let inner = inner.ok_or_else(|| format!("{}: expected a URL between \"<\" and \">\"", Quoted(part)))?;
-        url::Url::parse(inner).map(|url| format!("<{url}>")).map_err(|e| format!("{}: {e}", Quoted(inner)))
-    };
-    Ok(value.split(',').map(url).collect::<Result<Vec<_>, _>>()?.join(", "))
 }
 
 /// The subject as it is if it is ASCII and can be folded, otherwise as encoded words.
@@ -357,10 +233,7 @@ fn text_part<'a>(content_type: &'static str, text: &'a str) -> MimePart<'a> {
 
 fn attachment_part(attachment: &Attachment) -> Result<MimePart<'_>, String> {
     let Attachment { file_name, content_type, content, content_id } = attachment;
-    check_text("attachments: file_name", file_name)?;
-    if file_name.len() > FILE_NAME_BYTES_MAX {
-        return Err(format!("attachments: file_name {}: more than {FILE_NAME_BYTES_MAX} bytes", Quoted(file_name)));
-    }
+    attachment::check_file_name(file_name)?;
     let content_type = content_type_header(content_type)?;
     // mail-builder uses base64 for everything except text.
     let mut part = if content_type.is_text() && (has_control(content) || has_bare_cr(content)) {
@@ -374,48 +247,15 @@ fn attachment_part(attachment: &Attachment) -> Result<MimePart<'_>, String> {
     }
     part = part.header("Content-Disposition", disposition);
     if let Some(id) = content_id {
-        part = part.header("Content-ID", Raw::new(format!("<{}>", checked_content_id(id)?)));
+        part = part.header("Content-ID", Raw::new(format!("<{}>", attachment::content_id(id)?)));
     }
     Ok(part)
 }
 
-/// `type/subtype` with parameters (RFC 2045, section 5.1). Composite types are rejected, because their content has headers and must not
-/// be base64.
 fn content_type_header(text: &str) -> Result<ContentType<'_>, String> {
-    let invalid = || format!("attachments: content_type {}: expected something like \"image/png\"", Quoted(text));
-    let mut pieces = text.split(';');
-    let media_type = pieces.next().unwrap_or_default().trim();
-    let (kind, subtype) = media_type.split_once('/').ok_or_else(invalid)?;
-    let is_composite = kind.eq_ignore_ascii_case("multipart") || kind.eq_ignore_ascii_case("message");
-    if !is_token(kind) || !is_token(subtype) || is_composite {
-        return Err(invalid());
-    }
-    let mut content_type = ContentType::new(media_type);
-    for piece in pieces.map(str::trim).filter(|piece| !piece.is_empty()) {
-        let (key, value) = piece.split_once('=').ok_or_else(invalid)?;
-        let value = value.trim().trim_matches('"');
-        let is_valid = value.len() <= FILE_NAME_BYTES_MAX && value.chars().all(|c| !c.is_control());
-        if !is_token(key.trim()) || !is_valid {
-            return Err(invalid());
-        }
-        content_type = content_type.attribute(key.trim(), value);
-    }
-    Ok(content_type)
-}
-
-/// RFC 2045, section 5.1.
-fn is_token(text: &str) -> bool {
-    (1..=TOKEN_BYTES_MAX).contains(&text.len())
-        && text.bytes().all(|b| b.is_ascii_graphic() && !br#"()<>@,;:\"/[]?="#.contains(&b))
-}
-
-fn checked_content_id(id: &str) -> Result<&str, String> {
-    let bare = id.strip_prefix('<').and_then(|rest| rest.strip_suffix('>')).unwrap_or(id);
-    let is_valid = bare.bytes().all(|b| b.is_ascii_graphic() && !b"<>\"\\()".contains(&b));
-    if bare.is_empty() || bare.len() > CONTENT_ID_BYTES_MAX || !is_valid {
-        return Err(format!("attachments: content_id {}: expected ASCII letters, digits and \"@.-_\"", Quoted(id)));
-    }
-    Ok(bare)
+    let MediaType { essence, parameters } = MediaType::parse(text)?;
+    let content_type = ContentType::new(essence);
+    Ok(parameters.into_iter().fold(content_type, |content_type, (key, value)| content_type.attribute(key, value)))
 }
 
 /// Replaces bare carriage returns by line ends. They are forbidden (RFC 5322, section 2.3), and servers that treat them as line ends

@@ -1,11 +1,11 @@
 //! The remaining recipients of a mail, and how an attempt changes them. No relay gets a mail twice for a recipient that it accepted or
 //! permanently refused.
 
-use super::address::Address;
 use super::failure::{FailureDetail, Refusal, Stage};
 use super::session::Acceptance;
 use super::{Accepted, MailError};
 use crate::message::{MailRecord, RecipientRecord, RecipientState};
+use ace_address::mailbox::Address;
 
 /// One attempt to send a mail.
 pub(super) struct Attempt<'a> {

@@ -7,12 +7,13 @@ use rustls::pki_types::ServerName;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsConnector;
 
-use super::address::Address;
 use super::failure::{Failure, Kind, Progress, Refusal, Stage};
 use super::features::Features;
 use super::reply::Reply;
 use super::stream::{ReplyError, Stream};
 use crate::config::Login;
+use crate::credentials::Current;
+use ace_address::mailbox::Address;
 
 /// The assumed speed of a slow line, for the time of a transfer in addition to the timeout.
 const TRANSFER_BYTES_PER_SECOND: u64 = 64 * 1024;
@@ -25,6 +26,8 @@ pub(super) struct Target {
     pub(super) port: u16,
     pub(super) security: Security,
     pub(super) login: Option<Login>,
+    /// For logins with one of `[credentials]`.
+    pub(super) credentials: Option<Current>,
     /// The name in EHLO.
     pub(super) hello: String,
     /// The timeout of connecting, of each handshake and of each reply.
@@ -110,7 +113,7 @@ impl Session {
             session.introduce(target).await?;
         }
         if let Some(login) = &target.login {
-            session.log_in(login).await?;
+            session.log_in(login, target.credentials.as_ref()).await?;
         }
         Ok(session)
     }

@@ -53,10 +53,21 @@ impl Pool {
             }
         }
         progress.reach(Stage::Connect);
-        let mut session = Session::open(&self.target).await.map_err(|failure| self.error(failure))?;
+        let mut session = self.open().await.map_err(|failure| self.error(failure))?;
         let outcome = session.deliver(envelope, progress).await;
         self.release(session, permit);
         outcome.map_err(|failure| self.error(failure))
+    }
+
+    /// Opens a session. If the server refuses an access token, a second connection logs in with another one.
+    async fn open(&self) -> Result<Session, Failure> {
+        match Session::open(&self.target).await {
+            Err(failure) if failure.kind == Kind::StaleToken => {
+                tracing::debug!(relay = self.relay, reason = %failure, "The server refused an access token; renewing it.");
+                Session::open(&self.target).await
+            }
+            opened => opened,
+        }
     }
 
     /// Stops sending and closes idle connections. Connections in use are closed after their mail.

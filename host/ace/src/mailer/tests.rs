@@ -1,9 +1,12 @@
 //! The mailer against servers on loopback: a scripted one for failures, and postfix's smtp-sink as a real one.
 
 mod connections;
+mod credentials;
+mod dkim;
 mod login;
 mod odd_replies;
 mod relays;
+mod return_path;
 mod tls;
 
 use std::collections::VecDeque;
@@ -102,6 +105,7 @@ impl Server {
             port: self.address.port(),
             tls: Tls::None,
             login: None,
+            dkim: Vec::new(),
             ca_file: None,
             hello_name: Some("client.example".into()),
             connections: 2,
@@ -229,6 +233,7 @@ fn settings(kind: RelayKind) -> config::Mailer {
         default_relay: None,
         default_from: Some("Campus <no-reply@campus.example>".into()),
         relays: BTreeMap::from([("main".to_owned(), config::Relay { kind, from: None, return_path: None })]),
+        return_path_keys: Vec::new(),
         access: Default::default(),
     }
 }

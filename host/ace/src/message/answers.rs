@@ -1,13 +1,15 @@
 //! The results of policies, channels and resolvers, and their faults.
 
 use std::collections::BTreeSet;
-use std::sync::{Mutex, PoisonError};
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::addresses::{AddressRecord, Hold, RecordAddresses, add_record};
 use super::{ChannelType, Context, MailRecord, Recipient, Unreached};
 
 /// A channel type that must not carry a message.
@@ -234,8 +236,25 @@ pub enum ResolveError {
     Fatal(String),
 }
 
+/// What is known of a delivery before an attempt.
+#[derive(Clone, Default)]
+pub struct Earlier {
+    /// The mails that earlier attempts sent.
+    pub mails: Vec<MailRecord>,
+    /// What earlier attempts noted of the message's addresses.
+    pub addresses: Vec<AddressRecord>,
+    /// Stores what this attempt notes before it sends more. `None`: it is stored with the result.
+    pub recorder: Option<Arc<dyn RecordAddresses>>,
+}
+
+impl fmt::Debug for Earlier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Earlier").field("mails", &self.mails).field("addresses", &self.addresses).finish()
+    }
+}
+
 /// Collects facts about a call of a policy or channel that are not part of its result: refused host calls, the provider's
-/// `Retry-After`, unreachable destinations and the state of mails. The caller creates it and reads it afterwards.
+/// `Retry-After`, unreachable destinations, the state of mails and addresses, a hold. The caller creates it and reads it afterwards.
 #[derive(Debug, Default)]
 pub struct CallContext {
     refused: Mutex<Vec<String>>,
@@ -243,12 +262,41 @@ pub struct CallContext {
     unreached: Mutex<Option<Unreached>>,
     mails: Mutex<Vec<MailRecord>>,
     uncertain: Mutex<Option<String>>,
+    earlier: Earlier,
+    addresses: Mutex<Vec<AddressRecord>>,
+    hold: Mutex<Option<Hold>>,
 }
 
 impl CallContext {
-    /// For a retry of a delivery whose mails have a known state.
-    pub fn with_mails(mails: Vec<MailRecord>) -> CallContext {
-        CallContext { mails: Mutex::new(mails), ..CallContext::default() }
+    /// For an attempt of a delivery of which this is known.
+    pub fn after(mut earlier: Earlier) -> CallContext {
+        let mails = Mutex::new(std::mem::take(&mut earlier.mails));
+        CallContext { mails, earlier, ..CallContext::default() }
+    }
+
+    /// What is known of the delivery.
+    pub fn earlier(&self) -> Earlier {
+        Earlier { mails: self.mails(), ..self.earlier.clone() }
+    }
+
+    /// Records the outcome for an address. It replaces an earlier record on the same address.
+    pub fn record_address(&self, record: AddressRecord) {
+        add_record(&mut self.addresses.lock().unwrap_or_else(PoisonError::into_inner), record);
+    }
+
+    /// Takes what this call recorded of the message's addresses.
+    pub fn take_addresses(&self) -> Vec<AddressRecord> {
+        std::mem::take(&mut *self.addresses.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Stops the channel for all of its messages. It replaces an earlier hold of this call.
+    pub fn hold_channel(&self, hold: Hold) {
+        *self.hold.lock().unwrap_or_else(PoisonError::into_inner) = Some(hold);
+    }
+
+    /// Takes the hold, if the channel asked for one.
+    pub fn take_hold(&self) -> Option<Hold> {
+        self.hold.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// The known state of the delivery's mails.

@@ -11,7 +11,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{
-    Context, DateTime, Headers, Message, MessageType, Object, Recipient, UserId, context, nearest, without_bom,
+    Context, DateTime, Headers, Message, MessageType, Object, Recipient, UserId, check_contacts, context, nearest,
+    without_bom,
 };
 
 /// An error in one field.
@@ -406,5 +407,5 @@ fn contacts(value: Value) -> Result<Vec<(String, String)>, String> {
             out.push((contact.clone(), string(address).map_err(|e| format!("{contact:?}: {e}"))?));
         }
     }
-    Ok(out)
+    check_contacts(&out).map(|()| out)
 }

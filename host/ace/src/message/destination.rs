@@ -1,12 +1,12 @@
-//! The relays and HTTP origins to which channels send.
+//! What can be down or held as a whole: relays, HTTP origins, channels.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-/// A relay or an HTTP origin, which can be down as a whole. Its text, in stored progress and in logs: `relay main`,
-/// `https://api.example.com`.
+/// A relay, an HTTP origin, or a channel that asked for a hold. Its text, in stored progress and in logs: `relay main`,
+/// `https://api.example.com`, `channel sms`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Destination {
@@ -14,23 +14,27 @@ pub enum Destination {
     Relay(String),
     /// Scheme, host, and port unless it is the scheme's default.
     Origin(String),
+    /// The name of a channel.
+    Channel(String),
 }
 
 const RELAY: &str = "relay ";
+const CHANNEL: &str = "channel ";
 
 impl Destination {
-    /// `relay` or `origin`.
+    /// `relay`, `origin` or `channel`.
     pub fn kind(&self) -> &'static str {
         match self {
             Destination::Relay(_) => "relay",
             Destination::Origin(_) => "origin",
+            Destination::Channel(_) => "channel",
         }
     }
 
-    /// The name of the relay, or the origin.
+    /// The name of the relay or channel, or the origin.
     pub fn name(&self) -> &str {
         match self {
-            Destination::Relay(name) | Destination::Origin(name) => name,
+            Destination::Relay(name) | Destination::Origin(name) | Destination::Channel(name) => name,
         }
     }
 }
@@ -40,6 +44,7 @@ impl fmt::Display for Destination {
         match self {
             Destination::Relay(name) => write!(f, "{RELAY}{name}"),
             Destination::Origin(origin) => f.write_str(origin),
+            Destination::Channel(name) => write!(f, "{CHANNEL}{name}"),
         }
     }
 }
@@ -48,9 +53,12 @@ impl FromStr for Destination {
     type Err = std::convert::Infallible;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(match text.strip_prefix(RELAY) {
-            Some(name) => Destination::Relay(name.to_owned()),
-            None => Destination::Origin(text.to_owned()),
+        Ok(if let Some(name) = text.strip_prefix(RELAY) {
+            Destination::Relay(name.to_owned())
+        } else if let Some(name) = text.strip_prefix(CHANNEL) {
+            Destination::Channel(name.to_owned())
+        } else {
+            Destination::Origin(text.to_owned())
         })
     }
 }
@@ -69,10 +77,10 @@ impl<'de> Deserialize<'de> for Destination {
     }
 }
 
-/// A destination that an attempt could not use. Nothing was sent.
+/// A destination that an attempt could not use. Nothing was sent, except what the channel noted of the message's addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unreached {
-    /// The relay or origin.
+    /// The relay, origin or channel.
     pub destination: Destination,
     /// The reason in one line.
     pub reason: String,

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::ChannelType;
+use super::addresses::AddressRecord;
 use super::answers::{Fault, PolicyResult, Receipt, RenderedFile};
 use super::mail_record::RecipientRecord;
 
@@ -49,6 +50,8 @@ pub enum Outcome {
     Skipped { reason: String },
     /// The sender restricted the message to other channels.
     Excluded,
+    /// It is a fallback for these types, and is used only if they are skipped or fail.
+    Standby { after: Vec<ChannelType> },
     /// There is no channel of this type.
     Unsupported { reason: String },
     /// A template is missing or failed.
@@ -78,6 +81,7 @@ impl Outcome {
             Outcome::Failed { .. } => "failed",
             Outcome::Skipped { .. } => "skipped",
             Outcome::Excluded => "excluded",
+            Outcome::Standby { .. } => "standby",
             Outcome::Unsupported { .. } => "unsupported",
             Outcome::TemplateError { .. } => "template_error",
             Outcome::Expired { .. } => "expired",
@@ -97,7 +101,18 @@ impl Outcome {
 
     /// Whether the channel type was not used. It counts only if no other type was either.
     pub fn is_passed_over(&self) -> bool {
-        self.is_absent() || matches!(self, Outcome::Unsupported { .. } | Outcome::Excluded)
+        self.is_absent() || matches!(self, Outcome::Unsupported { .. } | Outcome::Excluded | Outcome::Standby { .. })
+    }
+
+    /// Whether the channel type gives way to the next one of `routing.fallback`: it did not carry the message and never will.
+    pub fn gives_way(&self) -> bool {
+        matches!(
+            self,
+            Outcome::Skipped { .. }
+                | Outcome::Failed { .. }
+                | Outcome::Expired { .. }
+                | Outcome::TemplateError { absent: false, .. }
+        )
     }
 }
 
@@ -211,6 +226,9 @@ pub struct ChannelReport {
     /// The rule by which it was chosen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub rule: Option<Rule>,
+    /// The types that were skipped or failed and gave way to this one (`routing.fallback`).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback_for: Vec<ChannelType>,
     /// Candidates that were not chosen, with reasons.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub passed_over: Vec<String>,
@@ -237,6 +255,9 @@ pub struct ChannelReport {
     /// The state of each recipient, if a relay did not accept a mail for all recipients at once.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<RecipientRecord>,
+    /// The outcome for each address, as far as the channels noted it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<AddressRecord>,
     /// The outcome.
     #[serde(flatten)]
     pub outcome: Outcome,
@@ -250,6 +271,7 @@ impl ChannelReport {
             channel: None,
             revision: String::new(),
             rule: None,
+            fallback_for: Vec::new(),
             passed_over: Vec::new(),
             templates: Vec::new(),
             language: None,
@@ -259,6 +281,7 @@ impl ChannelReport {
             attempts: 0,
             history: Vec::new(),
             recipients: Vec::new(),
+            addresses: Vec::new(),
             outcome,
         }
     }
@@ -301,7 +324,7 @@ pub enum AttemptResult {
     Skipped,
     /// A temporary failure.
     Recoverable,
-    /// The relay or origin was down and nothing was sent. No attempt was used up.
+    /// The relay or origin was down, or the channel is held. No attempt was used up.
     Unreachable,
     /// A permanent failure.
     Fatal,
@@ -333,13 +356,17 @@ impl Report {
     /// Whether the message failed: a channel failed, or no channel could send it. A message that policies denied did not fail.
     ///
     /// A channel type without a channel or without templates counts only if no other type succeeded, because most messages are
-    /// written for one type.
+    /// written for one type. One that failed and gave way to a type that succeeded does not count either.
     pub fn is_failure(&self) -> bool {
         let succeeded = |o: &Outcome| {
             matches!(o, Outcome::Sent { .. } | Outcome::Denied { .. } | Outcome::Skipped { .. } | Outcome::Ready)
         };
-        let failed = |o: &Outcome| !o.is_passed_over() && !succeeded(o);
-        self.channels.iter().any(|c| failed(&c.outcome)) || !self.channels.iter().any(|c| succeeded(&c.outcome))
+        let carried = |o: &Outcome| matches!(o, Outcome::Sent { .. } | Outcome::Ready);
+        let is_replaced = |c: &ChannelReport| {
+            self.channels.iter().any(|other| carried(&other.outcome) && other.fallback_for.contains(&c.channel_type))
+        };
+        let failed = |c: &ChannelReport| !c.outcome.is_passed_over() && !succeeded(&c.outcome) && !is_replaced(c);
+        self.channels.iter().any(failed) || !self.channels.iter().any(|c| succeeded(&c.outcome))
     }
 }
 

@@ -102,6 +102,24 @@ fn contacts_are_omitted_if_there_are_none() {
 }
 
 #[test]
+fn contacts_that_are_too_many_or_too_long_are_refused() {
+    let refused = |contacts: Value| {
+        let recipient = json!({"lms_user_id": 1, "email_address": null, "contacts": contacts});
+        let message = json!({"app_label": "a", "name": "n", "recipient": recipient});
+        Message::from_value(message).expect_err("too much").to_string()
+    };
+    let addresses = |count: usize, bytes: usize| json!({"phone": vec!["1".repeat(bytes); count]});
+    for (contacts, expected) in [
+        (addresses(257, 1), "at most 256 addresses, not 257"),
+        (addresses(1, 4097), "at most 4096 bytes in an address, not 4097"),
+        (json!({"k".repeat(65): "+1"}), "at most 64 bytes in a kind, not 65"),
+        (addresses(256, 252), "at most 65536 bytes in all kinds and addresses, not 65792"),
+    ] {
+        assert_eq!(refused(contacts), format!("/recipient/contacts: must have {expected}"));
+    }
+}
+
+#[test]
 fn personalized_messages_do_not_share_options() {
     let mut message_type = MessageType::new("app", "name");
     message_type.context = json!({"a": {"deep": 1}, "b": 2}).as_object().cloned().expect("an object").into();
@@ -133,22 +151,7 @@ fn only_a_similar_name_is_suggested() {
 }
 
 fn report(outcomes: Vec<Outcome>) -> Report {
-    let channels = outcomes.into_iter().map(|outcome| ChannelReport {
-        channel_type: "t".to_owned(),
-        channel: None,
-        revision: String::new(),
-        rule: None,
-        passed_over: Vec::new(),
-        templates: Vec::new(),
-        language: None,
-        language_note: None,
-        rendered: None,
-        refused: Vec::new(),
-        attempts: 0,
-        history: Vec::new(),
-        recipients: Vec::new(),
-        outcome,
-    });
+    let channels = outcomes.into_iter().map(|outcome| ChannelReport::new("t".to_owned(), outcome));
     Report {
         uuid: Uuid::nil(),
         name: String::new(),
@@ -203,7 +206,9 @@ fn a_retry_after_is_seconds_or_a_date() {
     let now = "1994-11-06T08:49:00Z".parse().expect("a time");
     let after = |text| retry_after(text, now).map(|pause| pause.as_secs());
     assert_eq!(after(" 120 "), Some(120));
-    assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(37));
+    for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
+        assert_eq!(after(date), Some(37), "{date}");
+    }
     for none in ["Sun, 06 Nov 1994 08:48:59 GMT", "soon", "-1", "1.5", ""] {
         assert_eq!(after(none), None, "{none}");
     }

@@ -17,7 +17,7 @@ const IDLE: Duration = Duration::from_secs(6 * 3600);
 const BUCKETS: [f64; 16] =
     [5e-6, 1e-5, 2e-5, 5e-5, 1e-4, 2.5e-4, 1e-3, 5e-3, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0];
 
-const COUNTERS: [(&str, &str); 10] = [
+const COUNTERS: [(&str, &str); 12] = [
     (super::PLUGIN_CALLS, "Calls into a plugin."),
     (super::PLUGIN_FAULTS, "Calls into a plugin that failed, by kind of fault."),
     (
@@ -30,7 +30,9 @@ const COUNTERS: [(&str, &str); 10] = [
     (super::POLICY_VERDICTS, "Verdicts of policies on messages."),
     (super::DELIVERY_ATTEMPTS, "Attempts to deliver a message over a channel."),
     (super::SETTLED, "Settled channel types of messages, by final state."),
-    (super::DESTINATION_OUTAGES, "How often a relay or an HTTP origin went down."),
+    (super::FEEDBACK_REQUESTS, "Requests of providers with feedback."),
+    (super::FEEDBACK_EVENTS, "Events in the feedback of providers, including repeated ones."),
+    (super::DESTINATION_OUTAGES, "How often a relay or an HTTP origin went down, or a channel was held."),
 ];
 
 const GAUGES: [(&str, &str); 5] = [
@@ -40,8 +42,11 @@ const GAUGES: [(&str, &str); 5] = [
         super::PLUGIN_REJECTED,
         "1 while an earlier revision of a plugin stays active because its current files were rejected.",
     ),
-    (super::DESTINATION_UP, "0 while a relay or an HTTP origin is down."),
-    (super::DESTINATION_WAITING, "Messages that wait for a relay or an HTTP origin that is down."),
+    (super::DESTINATION_UP, "0 while a relay or an HTTP origin is down, or a channel is held."),
+    (
+        super::DESTINATION_WAITING,
+        "Messages that wait for a relay or an HTTP origin that is down, or for a channel that is held.",
+    ),
 ];
 
 const HISTOGRAMS: [(&str, &str); 2] = [

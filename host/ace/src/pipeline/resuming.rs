@@ -12,11 +12,12 @@ impl InFlight {
     /// Resumes a message from stored progress. A recorded attempt without a result is not repeated.
     pub fn resume(snapshot: Arc<Snapshot>, message: Arc<Message>, progress: Progress) -> Self {
         if progress.is_restart() {
-            let mut flight = InFlight::new(snapshot, message, progress.limit, false);
+            let mut flight = InFlight::new(snapshot, message, progress.limit.clone(), false);
+            flight.progress.keep_dropped(&progress);
             flight.progress.retained_mails = progress.retained_mails;
             return flight;
         }
-        let mut flight = InFlight { message, snapshot, dry: false, progress, must_be_recorded: false, held: None };
+        let mut flight = InFlight::of(snapshot, message, false, progress);
         let now = (flight.snapshot.now)();
         flight.progress.accepted.get_or_insert(now);
         flight.stop_waiting(now);
@@ -36,14 +37,20 @@ impl InFlight {
 
     /// Reopens a settled message, so that [`InFlight::set_limit`] can allow further channel types. `retained` is the result of
     /// [`InFlight::retained_progress`] when it was settled.
-    pub fn reopen(snapshot: Arc<Snapshot>, message: Arc<Message>, report: Report, retained: Option<Progress>) -> Self {
+    pub fn reopen(
+        snapshot: Arc<Snapshot>,
+        message: Arc<Message>,
+        mut report: Report,
+        retained: Option<Progress>,
+    ) -> Self {
+        report.mark_reported();
         let pending = report.channels.iter().map(|_| Pending::Nothing).collect();
         let limit = Limit::default();
         let accepted = Some((snapshot.now)());
         let retained_mails = retained.map(|progress| progress.retained_mails).unwrap_or_default();
         let progress =
             Progress { limit, report, pending, evaluations: 0, last_advanced: None, accepted, retained_mails };
-        InFlight { message, snapshot, dry: false, progress, must_be_recorded: false, held: None }
+        InFlight::of(snapshot, message, false, progress)
     }
 
     /// Replaces the limit. Channel types that are no longer excluded start with the policies; others are not changed.
@@ -102,14 +109,17 @@ impl InFlight {
     }
 
     /// The progress to retain for a settled message, so that a retry with [`InFlight::resume`] does not send a mail to recipients
-    /// that have it. `None` if there are none.
+    /// that have it, and does not try dropped addresses again. `None` if there are none.
     pub fn retained_progress(&self) -> Option<Progress> {
         let retained_mails = self.progress.retained_mails.clone();
-        if retained_mails.is_empty() {
+        if retained_mails.is_empty() && !self.progress.has_addresses() {
             return None;
         }
         let (snapshot, message, limit) = (self.snapshot.clone(), self.message.clone(), self.progress.limit.clone());
-        Some(Progress { retained_mails, ..InFlight::new(snapshot, message, limit, false).progress })
+        let mut progress = InFlight::new(snapshot, message, limit, false).progress;
+        progress.keep_dropped(&self.progress);
+        let is_needed = !retained_mails.is_empty() || progress.has_addresses();
+        is_needed.then_some(Progress { retained_mails, ..progress })
     }
 
     /// Adjusts due times and windows to the clock. Only scheduled pauses use up a window, not additional delays (a queue, a paused

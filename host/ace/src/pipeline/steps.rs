@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 use jiff::{SignedDuration, Timestamp};
 use tracing::Instrument;
 
-use super::{CLOCK_SLACK, DeliveryState, InFlight, Stage};
+use super::{CLOCK_SLACK, DeliveryState, InFlight, Stage, addresses};
 use crate::channel::{self, Channel};
 use crate::config::Guarantee;
 use crate::destination::Paused;
 use crate::message::{
-    Attempt, AttemptReport, AttemptResult, CallContext, ChannelReport, DeliveryError, FaultKind, HISTORY_MAX, Outcome,
-    Receipt, Rendered, RenderedFile, Rule, Unreached,
+    Attempt, AttemptReport, AttemptResult, CallContext, ChannelReport, DeliveryError, Destination, FaultKind,
+    HISTORY_MAX, Outcome, Receipt, Rendered, RenderedFile, Rule, Unreached, add_record,
 };
 use crate::monitoring;
 use crate::presentation::Subject;
@@ -147,15 +147,22 @@ impl InFlight {
         channel: Arc<dyn Channel>,
         rendered: Vec<(String, String)>,
     ) -> Step {
-        let guarantee = self.snapshot.limiters.get(channel.name()).map(|limiter| limiter.settings.delivery);
-        if guarantee == Some(Guarantee::AtMostOnce) && !delivery.is_recorded {
+        if self.guarantee(channel.name()) == Some(Guarantee::AtMostOnce) && !delivery.is_recorded {
             delivery.stage = Stage::Deliver(rendered);
             return Step::Record;
         }
-        let made = self.attempt(delivery, channel.as_ref(), &rendered, guarantee).await;
+        let contact = match self.contact_channel(channel.name()) {
+            Ok(contact) => contact,
+            Err(paused) => {
+                (delivery.stage, delivery.is_recorded) = (Stage::Deliver(rendered), false);
+                return Step::Down(paused);
+            }
+        };
+        let made = self.attempt(i, delivery, channel.as_ref(), &rendered).await;
+        let held = self.end_contact(contact, channel.name(), &made);
         self.report_channel_state(delivery, channel.name(), &made);
         let AttemptMade { at, took, number, answer, call } = made;
-        let unreached = call.take_unreached();
+        let unreached = held.or_else(|| call.take_unreached());
         let report = &mut self.progress.report.channels[i];
         report.refused.extend(call.into_refused());
         report.recipients = delivery.mails.recipients();
@@ -190,22 +197,28 @@ impl InFlight {
         step_after(answer)
     }
 
-    /// Makes one attempt. The state of its mails takes precedence over the channel's result. A message that may have been sent over a
-    /// channel that delivers at most once is not retried.
+    /// Makes one attempt. The state of its mails and addresses takes precedence over the channel's result. A message that may have
+    /// been sent over a channel that delivers at most once is not retried.
     async fn attempt(
-        &self,
+        &mut self,
+        i: usize,
         delivery: &mut DeliveryState,
         channel: &dyn Channel,
         rendered: &[(String, String)],
-        guarantee: Option<Guarantee>,
     ) -> AttemptMade {
         let (at, started) = ((self.snapshot.now)(), Instant::now());
-        let call = CallContext::with_mails(delivery.mails.records());
+        let guarantee = self.guarantee(channel.name());
+        let call = CallContext::after(self.earlier(i, channel.name(), delivery.mails.records(), guarantee));
+        let message = self.remaining_message(i, channel.name());
         let attempt =
             Attempt { number: delivery.attempts + 1, idempotency_key: self.message.idempotency_key(channel.name()) };
         let span = monitoring::trace::delivery_span(channel.name(), channel.revision(), attempt.number);
-        let answer = channel.deliver(&self.message, rendered, &attempt, &call).instrument(span).await;
+        let answer = channel.deliver(&message, rendered, &attempt, &call).instrument(span).await;
         delivery.is_recorded = false;
+        let noted = call.take_addresses();
+        let answer = addresses::judge(&noted, answer);
+        let records = &mut self.progress.report.channels[i].addresses;
+        noted.into_iter().for_each(|record| add_record(records, record));
         let answer = delivery.mails.judge(&attempt.idempotency_key, call.take_mails(), answer);
         let answer = match (guarantee, call.take_uncertain(), answer) {
             (
@@ -219,6 +232,10 @@ impl InFlight {
             (_, _, answer) => answer,
         };
         AttemptMade { at, took: started.elapsed(), number: attempt.number, answer, call }
+    }
+
+    fn guarantee(&self, channel: &str) -> Option<Guarantee> {
+        self.snapshot.limiters.get(channel).map(|limiter| limiter.settings.delivery)
     }
 
     /// Reports what an attempt says about its channel and its destination, which holds for all messages.
@@ -304,13 +321,14 @@ impl InFlight {
 
     /// Switches to a channel of the failover list whose destination is not down, if there is one.
     pub(super) fn fail_over_if_down(&mut self, i: usize, delivery: &mut DeliveryState, paused: &Paused) -> bool {
-        self.switch_channel(i, delivery, &format!("{} is down", paused.destination), true)
+        let state = if matches!(paused.destination, Destination::Channel(_)) { "held" } else { "down" };
+        self.switch_channel(i, delivery, &format!("{} is {state}", paused.destination), true)
     }
 
     fn switch_channel(&mut self, i: usize, delivery: &mut DeliveryState, reason: &str, only_usable: bool) -> bool {
         let key = self.delivery_key(i);
-        // The main recipient already has the mail.
-        if delivery.mails.is_main_accepted(&key) {
+        // The recipient already has the message.
+        if delivery.mails.is_main_accepted(&key) || addresses::is_sent(&self.progress.report.channels[i].addresses) {
             return false;
         }
         let report = &mut self.progress.report.channels[i];
@@ -344,12 +362,12 @@ impl InFlight {
 }
 
 /// One attempt that was made.
-struct AttemptMade {
+pub(super) struct AttemptMade {
     at: Timestamp,
     took: Duration,
     number: u32,
-    answer: Result<Receipt, DeliveryError>,
-    call: CallContext,
+    pub(super) answer: Result<Receipt, DeliveryError>,
+    pub(super) call: CallContext,
 }
 
 /// The step after a channel's result.

@@ -18,6 +18,7 @@ use crate::message::{
 use crate::policy::{BrokenPolicy, Policy, StubPolicy};
 
 mod down;
+mod noting;
 mod upgrade;
 
 thread_local! {
@@ -141,6 +142,7 @@ fn snapshot(policies: Vec<(Arc<dyn Policy>, OnError)>, channels: &[&Arc<Script>]
         routing: Routing { failover: BTreeMap::from([("email".to_owned(), failover)]), ..Routing::default() },
         delivery: Config::default().delivery,
         limiters: ChannelLimiters::new(),
+        feedback_channels: BTreeSet::new(),
         destinations: Destinations::new(&Config::default().delivery, || 0.0),
         now,
         jitter: || 0.0,

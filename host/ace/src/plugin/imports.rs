@@ -1,13 +1,17 @@
 //! The functions that guests can call, one file for each interface. Each checks [`Grants`](super::grants::Grants) first.
 
+mod authorized_http;
 mod config;
+mod delivery;
 pub mod http;
+mod incoming;
 mod keyvalue;
 mod logging;
 mod mailer;
 mod messages;
 mod outbox;
 mod poll;
+mod signatures;
 mod time_zones;
 
 use wasmtime::component::{HasSelf, Linker};
@@ -32,9 +36,13 @@ pub(super) fn linker(engine: &wasmtime::Engine) -> wasmtime::Result<Linker<State
     bindings::logging::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
     bindings::keyvalue::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
     bindings::http::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::authorized_http::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::signatures::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
     bindings::mailer::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
     bindings::outbox::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::delivery::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
     bindings::time_zones::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
+    bindings::incoming::add_to_linker::<_, HasSelf<State>>(&mut linker, |s| s)?;
     Ok(linker)
 }
 

@@ -33,6 +33,9 @@ pub struct PluginView {
     pub imports_not_granted: Vec<String>,
     /// What `describe` returned, if it is a channel.
     pub channel: Option<ChannelInfo>,
+    /// Why it reads no feedback although it exports `feedback` and ace.toml grants it, if so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feedback_refused: Option<String>,
     /// Whether it is active, and if not, why.
     pub state: PluginState,
     /// Set if the current files cannot be loaded and `revision` stays active. After a restart the plugin would be broken.
@@ -68,8 +71,10 @@ impl Plugin {
         let grants = &self.settings.grants;
         let mut granted: Vec<String> = grants.http.iter().map(|url| format!("http:{url}")).collect();
         granted.extend(grants.keyvalue.iter().map(|grant| format!("keyvalue:{grant}")));
+        granted.extend(self.settings.credentials.iter().map(|(own, name)| format!("credential:{own}={name}")));
         granted.extend(grants.mailer.then(|| "mailer".to_owned()));
         granted.extend(grants.outbox.iter().map(|dir| format!("outbox:{}", dir.display())));
+        granted.extend(grants.feedback.iter().map(|channel| format!("feedback:{channel}")));
         PluginView {
             // The name of a file can be anything.
             name: text::one_line(&self.name, text::TEXT_BYTES_MAX),
@@ -84,6 +89,7 @@ impl Plugin {
             missing_grants: self.missing.lines(),
             imports_not_granted: self.ungranted(),
             channel: self.channel.clone(),
+            feedback_refused: self.feedback_refused.clone(),
             state: self.state.clone(),
             rejected: self.rejected.clone(),
             circuit_breaker: self.runtime.as_ref().map(|runtime| runtime.circuit_breaker.view()),

@@ -36,6 +36,7 @@ pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
     });
     tera.register_filter("yesno", yesno);
     tera.register_filter("gettext", gettext);
+    tera.register_filter("json_encode", json_encode);
     strings::register(tera);
     html::register(tera);
     lists::register(tera);
@@ -90,6 +91,17 @@ fn gettext(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<Value> {
     }
     let translated = rendering::current(|rendering| Ok(rendering.language.text(context, &id).replace("%%", "%")))?;
     Ok(marked_as(value, translated))
+}
+
+/// A value as JSON, for templates of JSON files. An undefined value is `null`.
+fn json_encode(value: &Value, kwargs: Kwargs, _: &State) -> TeraResult<String> {
+    if let Some((name, _)) = kwargs.iter().next() {
+        let name = name.as_str().unwrap_or_default();
+        return Err(tera::Error::message(format!("json_encode takes no arguments, not `{name}`")));
+    }
+    let json = serde_json::to_string(value).map_err(|e| tera::Error::message(format!("json_encode: {e}")))?;
+    check_bytes(json.len())?;
+    Ok(json)
 }
 
 /// The text, marked as safe if the original value is.

@@ -161,6 +161,7 @@ fn undefined_variables_and_failing_filters_name_file_line_and_expression() {
         ("{% for x in nick %}{% endfor %}", "1: Iteration not possible on type `undefined` at `nick`"),
         ("\n{{ user?.nick }}", "2: Tried to render a variable that is undefined at `"),
         ("{{ 'x' | round }}", "1: "),
+        ("{{ 'x' | json_encode(pretty=true) }}", "1: json_encode takes no arguments, not `pretty`"),
         ("{{ range(end=100000000) }}", "1: `range` gives at most 1000 numbers"),
         ("{{ range(end=4, step_by=0) }}", "1: `range` needs a `step_by` other than 0"),
     ];

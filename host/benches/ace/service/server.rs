@@ -43,7 +43,8 @@ impl Server {
         Server::run(place, &folder, &format!("{config}{DISCARD}\n"))
     }
 
-    fn run(place: &Place, folder: &Path, config: &str) -> Self {
+    /// With this configuration, whose files are in the folder, and an empty queue. `BENCH_TOKEN` is any secret of it.
+    pub fn run(place: &Place, folder: &Path, config: &str) -> Self {
         let file = folder.join("ace.toml");
         let settings = "[server]\nlisten = \"127.0.0.1:0\"\n[queue]\ndatabase = \"ace.db\"\n";
         std::fs::write(&file, format!("{config}{settings}")).expect("written");
@@ -54,6 +55,7 @@ impl Server {
             .args(["--log", "error", "--config"])
             .arg(&file)
             .arg("serve")
+            .env("BENCH_TOKEN", super::TOKEN)
             .stderr(Stdio::piped())
             .stdin(Stdio::null());
         let mut child = command.spawn().expect("it starts");

@@ -1,9 +1,9 @@
 //! `ace batch`: sends one message type to many recipients, through a running server.
 
-mod checked;
+pub mod checked;
 mod columns;
-mod recipients;
-mod text;
+pub mod recipients;
+pub mod text;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! `ace check`.
 
 use ace::config::{Config, Problem, shared_domain};
-use ace::internals::engine::{self, Survey};
+use ace::internals::engine::{self, Preflight};
 use ace::internals::plugin::PluginState;
 use jiff::Timestamp;
 use serde_json::json;
@@ -23,8 +23,8 @@ struct Found {
 }
 
 pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
-    let survey = engine::survey(&config, Timestamp::now).await?;
-    let found = problems(&config, &survey);
+    let preflight = engine::preflight(&config, Timestamp::now).await?;
+    let found = problems(&config, &preflight);
     for problem in &found {
         if json {
             print(&json!({"location": problem.location, "message": problem.message}).to_string())
@@ -38,8 +38,11 @@ pub async fn run(config: Config, json: bool) -> anyhow::Result<u8> {
     for warning in shared_domains(&config) {
         inform(&warning);
     }
-    let plugins = counted(survey.registry.plugins.len() as u64, "plugin");
-    let templates = counted(survey.presentation.messages().count() as u64, "message template");
+    for problem in config.unaligned_signatures() {
+        inform(&format!("warning: {problem}"));
+    }
+    let plugins = counted(preflight.registry.plugins.len() as u64, "plugin");
+    let templates = counted(preflight.presentation.messages().count() as u64, "message template");
     inform(&format!("{plugins}, {templates}: {}", counted(found.len() as u64, "problem")));
     Ok(if found.is_empty() { OK } else { FAILED })
 }
@@ -57,12 +60,12 @@ fn shared_domains(config: &Config) -> impl Iterator<Item = String> {
     })
 }
 
-fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
+fn problems(config: &Config, preflight: &Preflight) -> Vec<Found> {
     let mut found: Vec<Found> = Vec::new();
-    for problem in survey.unknown_names(config).into_iter().chain(config.unwritable()) {
+    for problem in preflight.unknown_names(config).into_iter().chain(config.unwritable()) {
         found.push(Found { location: location(&problem), message: format!("{}: {}", problem.key, problem.message) });
     }
-    for plugin in survey.registry.plugins.values() {
+    for plugin in preflight.registry.plugins.values() {
         let location = plugin.file.display().to_string();
         if let PluginState::Broken(reason) = &plugin.state {
             found.push(Found { location: location.clone(), message: reason.clone() });
@@ -73,12 +76,12 @@ fn problems(config: &Config, survey: &Survey) -> Vec<Found> {
             found.push(Found { location, message });
         }
     }
-    for problem in survey.presentation.problems().iter().chain(&survey.presentation.relative_links()) {
+    for problem in preflight.presentation.problems().iter().chain(&preflight.presentation.relative_links()) {
         let line = problem.line.map(|l| format!(":{l}")).unwrap_or_default();
         found.push(Found { location: format!("{}{line}", problem.file.display()), message: problem.message.clone() });
     }
-    found.extend(missing_files(survey));
-    found.extend(survey.sample_problems().into_iter().map(|(location, message)| Found { location, message }));
+    found.extend(missing_files(preflight));
+    found.extend(preflight.sample_problems().into_iter().map(|(location, message)| Found { location, message }));
     found
 }
 
@@ -92,8 +95,8 @@ pub fn location(problem: &Problem) -> String {
 }
 
 /// Messages that have some, but not all, of the files that a channel of their type needs.
-fn missing_files(survey: &Survey) -> impl Iterator<Item = Found> {
-    survey.missing_files().into_iter().map(|missing| Found {
+fn missing_files(preflight: &Preflight) -> impl Iterator<Item = Found> {
+    preflight.missing_files().into_iter().map(|missing| Found {
         message: format!(
             "{} needs files that no template folder contains: {}",
             missing.channel,

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use ace::Ace;
 use ace::config::Config;
+use ace::internals::plugin::Plugin;
 use ace::message::{ChannelReport, Message, Outcome, PolicyReport, Report, Verdict};
+use serde::Serialize;
 use serde_json::json;
 
 use super::send::detail;
@@ -51,15 +53,43 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
         };
         let report = ace.explain(message, &args.limit_to).await.map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
         failed |= report.is_failure();
+        let readers = readers(&ace, &report);
         if json {
             let delivery: Vec<_> = windows.iter().map(EffectiveSetting::json).collect();
-            let line = json!({"line": number, "failed": report.is_failure(), "report": report, "delivery": delivery});
+            let failed = report.is_failure();
+            let line =
+                json!({"line": number, "failed": failed, "report": report, "delivery": delivery, "feedback": readers});
             print(&line.to_string());
         } else {
-            print(&(trace(&report) + &retry_windows(&windows)))
+            print(&(trace(&report, &readers) + &retry_windows(&windows)))
         }
     }
     Ok(if failed { FAILED } else { OK })
+}
+
+/// A plugin that may report about messages over a channel.
+#[derive(Serialize)]
+struct Reader {
+    channel: String,
+    plugin: String,
+    /// Why it does not, if so.
+    inactive: Option<String>,
+}
+
+/// The plugins that read feedback about the channels of a report.
+fn readers(ace: &Ace, report: &Report) -> Vec<Reader> {
+    let registry = ace.registry();
+    let channels = report.channels.iter().filter_map(|channel| channel.channel.as_ref());
+    let readers_of = |channel: &String| {
+        let tied = registry.plugins.values().filter(|plugin| plugin.settings.grants.feedback.contains(channel));
+        let reader = |plugin: &Plugin| Reader {
+            channel: channel.clone(),
+            plugin: plugin.name.clone(),
+            inactive: plugin.feedback_inactive(),
+        };
+        tied.map(|plugin| reader(plugin)).collect::<Vec<_>>()
+    };
+    channels.flat_map(readers_of).collect()
 }
 
 /// How long messages are retried, for people.
@@ -69,7 +99,7 @@ fn retry_windows(windows: &[EffectiveSetting]) -> String {
 }
 
 /// The decision trace, for people.
-fn trace(report: &Report) -> String {
+fn trace(report: &Report, readers: &[Reader]) -> String {
     let mut out = format!("{} {}\n\npolicies\n", report.name, report.uuid);
     if report.policies.is_empty() {
         out.push_str("  none\n");
@@ -86,7 +116,7 @@ fn trace(report: &Report) -> String {
         );
     }
     for channel in &report.channels {
-        channel_trace(&mut out, channel);
+        channel_trace(&mut out, channel, readers);
     }
     out
 }
@@ -108,10 +138,17 @@ pub fn verdict(report: &PolicyReport) -> String {
     if all.is_empty() { "passes".to_owned() } else { all.join("; ") }
 }
 
-fn channel_trace(out: &mut String, report: &ChannelReport) {
+fn channel_trace(out: &mut String, report: &ChannelReport, readers: &[Reader]) {
     let _ = writeln!(out, "\n{}: {} {}", report.channel_type, report.outcome.state(), detail(report));
     if let (Some(channel), Some(rule)) = (&report.channel, report.rule) {
         let _ = writeln!(out, "  channel    {channel} {} ({})", report.revision, rule.describe());
+    }
+    if !report.fallback_for.is_empty() {
+        let _ = writeln!(out, "  fallback   for {}, which did not carry the message", report.fallback_for.join(", "));
+    }
+    for reader in readers.iter().filter(|reader| Some(&reader.channel) == report.channel.as_ref()) {
+        let inactive = reader.inactive.as_ref().map(|why| format!(", which is not active: {why}")).unwrap_or_default();
+        let _ = writeln!(out, "  feedback   {}{inactive}", reader.plugin);
     }
     for passed in &report.passed_over {
         let _ = writeln!(out, "  not        {passed}");

@@ -55,14 +55,14 @@ impl Args {
 
 /// Lists the plugins of the configured plugin folder.
 pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
-    let survey = engine::survey(&config, Timestamp::now).await?;
-    let plugins = &survey.registry.plugins;
+    let preflight = engine::preflight(&config, Timestamp::now).await?;
+    let plugins = &preflight.registry.plugins;
     let names = || plugins.keys().cloned().collect::<Vec<_>>();
     if let Some(Command::Grant(grant)) = args.command {
         let plugin = plugins.get(&grant.name).ok_or_else(|| unknown(&grant.name, &names()))?;
         return grant::run(&config, plugin, &grant, json);
     }
-    for problem in survey.unknown_names(&config) {
+    for problem in preflight.unknown_names(&config) {
         inform(&format!("warning: {problem}"));
     }
     let shown = plugins.values().map(|plugin| plugin.view()).collect();

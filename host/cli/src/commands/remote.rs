@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, NDJSON, Server};
+use super::client::{Client, NDJSON, Server, path};
 use super::tables::{table, text};
 use super::{OK, counted, print, print_raw};
 
@@ -139,16 +139,8 @@ impl MessagesArgs {
 
 async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Result<()> {
     let mut table = table(["accepted", "uuid", "message", "user", "state"]);
-    let (mut cursor, mut left): (Option<i64>, u64) = (None, args.limit.unwrap_or(LISTED));
-    while left > 0 {
-        let mut request =
-            client.request(Method::GET, "/v1/messages")?.query(&args.filter()).query(&[("limit", left.min(500))]);
-        if let Some(cursor) = cursor {
-            request = request.query(&[("cursor", cursor)]);
-        }
-        let page: Value = client.fetch(request).await?;
-        let messages = page["messages"].as_array().cloned().unwrap_or_default();
-        left = left.saturating_sub(messages.len() as u64);
+    let request = || Ok(client.request(Method::GET, "/v1/messages")?.query(&args.filter()));
+    let show = |messages: &[Value]| {
         for message in messages {
             if json {
                 print(&message.to_string());
@@ -158,11 +150,9 @@ async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Resul
             let user = text(&message["recipient"]["lms_user_id"]);
             table.add_row(keys.into_iter().chain([user, text(&message["state"])]));
         }
-        match page["next"].as_i64() {
-            Some(next) => cursor = Some(next),
-            None => break,
-        }
-    }
+        Ok(())
+    };
+    client.each_page(request, "messages", args.limit.unwrap_or(LISTED), show).await?;
     if !json {
         print(&table.to_string());
     }
@@ -207,7 +197,7 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
     Ok(OK)
 }
 
-/// Relays and origins that are down or recovering.
+/// Relays, origins and channels that are down or recovering.
 fn show_destinations(destinations: &[Value]) {
     let mut table = table(["destination", "state", "since", "waiting", "next attempt", "reason"]);
     for one in destinations {
@@ -250,11 +240,7 @@ enum KvCommand {
 /// Reads and writes key-value entries of a running server.
 pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
     let client = args.server.required()?;
-    let path = |bucket: &str, key: &str| {
-        let mut url = reqwest::Url::parse("http://h/v1/keyvalue").expect("it is a URL");
-        url.path_segments_mut().expect("it has a path").extend([bucket, key]);
-        url.path().to_owned()
-    };
+    let path = |bucket: &str, key: &str| path("/v1/keyvalue", [bucket, key]);
     match args.command {
         KvCommand::Get { bucket, key } => {
             let response = client.send(client.request(Method::GET, &path(&bucket, &key))?).await?;

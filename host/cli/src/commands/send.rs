@@ -13,7 +13,7 @@ use ace::Ace;
 use ace::config::Config;
 use ace::dispatch::{self, Done, Limits, Sink};
 use ace::internals::tasks::{Pauses, Tasks};
-use ace::message::{ChannelReport, FieldErrors, Outcome, RecipientState, Report};
+use ace::message::{AddressOutcome, ChannelReport, FieldErrors, Outcome, RecipientState, Report};
 use ace::watch::Watch;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
@@ -264,7 +264,7 @@ pub fn detail(report: &ChannelReport) -> String {
         });
         each.collect::<Vec<_>>().join("; ")
     };
-    match &report.outcome {
+    let outcome = match &report.outcome {
         Outcome::Sent { receipt, fault: None } => {
             let others = report.recipients.iter().filter(|recipient| recipient.state != RecipientState::Accepted);
             let others = others.map(|other| format!("; not accepted for {}: {}", other.address, other.answer));
@@ -280,6 +280,9 @@ pub fn detail(report: &ChannelReport) -> String {
         Outcome::MaybeSent { reason } | Outcome::Skipped { reason } | Outcome::Unsupported { reason } => reason.clone(),
         Outcome::TemplateError { message, .. } => message.clone(),
         Outcome::Expired { error } => error.clone().unwrap_or_default(),
+        Outcome::Standby { after } => format!("used only if the message is not sent by {}", after.join(" or ")),
         _ => String::new(),
-    }
+    };
+    let not_sent = report.addresses.iter().filter(|record| record.outcome != AddressOutcome::Sent);
+    not_sent.fold(outcome, |text, record| format!("{text}; {record}"))
 }

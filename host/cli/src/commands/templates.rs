@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use ace::config::Config;
-use ace::internals::engine::{self, Survey, texts};
+use ace::internals::engine::{self, Preflight, texts};
 use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::json;
@@ -59,14 +59,14 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
 
 /// Lists the templates of each message, which are missing, and which override others.
 async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
-    let survey = engine::survey(config, Timestamp::now).await?;
-    let missing_files = missing_files(&survey);
+    let preflight = engine::preflight(config, Timestamp::now).await?;
+    let missing_files = missing_files(&preflight);
     let mut is_broken = false;
     let mut table = Table::new();
     table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
     table_width(&mut table);
     table.set_header(["message", "type", "theme", "file", "from", "overrides"]);
-    for file in survey.presentation.files() {
+    for file in preflight.presentation.files() {
         is_broken |= file.broken.is_some();
         if json {
             print(&serde_json::to_string(&file)?);
@@ -98,7 +98,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
             table.add_row([message, channel_type, "", file, &missing, ""]);
         }
     }
-    for (message, channel_type) in survey.absent_types() {
+    for (message, channel_type) in preflight.absent_types() {
         if json {
             print(&json!({"message": message, "channel_type": channel_type, "absent": true}).to_string())
         } else {
@@ -112,9 +112,9 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
 }
 
 /// Files that channels need and that are missing, by message, channel type and file name, with the channels.
-fn missing_files(survey: &Survey) -> BTreeMap<(String, String, String), Vec<String>> {
+fn missing_files(preflight: &Preflight) -> BTreeMap<(String, String, String), Vec<String>> {
     let mut missing_files: BTreeMap<_, Vec<String>> = BTreeMap::new();
-    for missing in survey.missing_files() {
+    for missing in preflight.missing_files() {
         for file in missing.files {
             let key = (missing.message.clone(), missing.channel_type.clone(), file);
             missing_files.entry(key).or_default().push(missing.channel.clone());

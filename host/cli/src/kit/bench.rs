@@ -107,6 +107,7 @@ async fn call(
             runtime.deliver(&prepared.message, &prepared.rendered, &prepared.attempt).await.answer.err()
         }
         Namespace::RecipientResolver => runner.resolve(runtime, case).await?.answer.err(),
+        Namespace::Feedback => runner.receive(runtime, case, prepared).await?.answer.err(),
     };
     let took = started.elapsed();
     match fault {

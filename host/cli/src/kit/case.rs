@@ -1,13 +1,14 @@
 //! A test case: a message, the state around it, and the expected answer.
 //!
-//! A file contains one case or a list of cases. Everything except `message` (`resolve` for a resolver) is optional.
+//! A file contains one case or a list of cases. Everything except `message` (`resolve` for a resolver, `request` for feedback) is
+//! optional.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ace::internals::plugin::Namespace;
 use ace::internals::plugin::sandbox::exchange::Exchange;
-use ace::message::{Message, Object, without_bom};
+use ace::message::{AddressRecord, Message, Object, without_bom};
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
@@ -32,6 +33,10 @@ pub struct Case {
     pub message: Value,
     /// For a resolver, instead of the message.
     pub resolve: Option<Resolve>,
+    /// For feedback, instead of the message.
+    pub request: Option<IncomingRequest>,
+    /// `server.public-url`, for feedback.
+    pub public_url: Option<String>,
     /// How to call a plugin that is both: `policy` or `channel`.
     pub ask: Option<Ask>,
     /// The fixed time.
@@ -46,11 +51,17 @@ pub struct Case {
     pub config: Object,
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// The keys that verify signatures, by the plugin's names for its credentials; `test-NAME` if it is not given.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, String>,
     /// For a channel: the rendered files. The content of a file that is not named is its name.
     #[serde(default)]
     pub rendered: BTreeMap<String, String>,
     /// For a channel: the number of the attempt, from 1.
     pub attempt: Option<u32>,
+    /// For a channel: the outcomes that earlier attempts noted.
+    #[serde(default)]
+    pub noted: Vec<AddressRecord>,
     /// The answers to HTTP requests and mails, in this order.
     pub host: Option<Vec<Exchange>>,
     /// The expected answer. Keys that an entry leaves out are not compared.
@@ -81,6 +92,27 @@ fn page_length() -> u32 {
     100
 }
 
+/// The request to a plugin that reads feedback.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncomingRequest {
+    #[serde(default = "post")]
+    pub method: String,
+    /// The path below the plugin's own.
+    #[serde(default)]
+    pub path: String,
+    pub query: Option<String>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    /// Text, `{"$base64": "…"}`, or a JSON value, which is sent in compact form.
+    #[serde(default)]
+    pub body: Value,
+}
+
+fn post() -> String {
+    "POST".to_owned()
+}
+
 /// How a plugin is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -99,11 +131,11 @@ impl From<Ask> for Namespace {
 }
 
 impl Case {
-    /// The message, with a fixed uuid if it has none. The case of a resolver has a placeholder.
+    /// The message, with a fixed uuid if it has none. The case of a resolver or of feedback has a placeholder.
     pub fn read_message(&self) -> Result<Message, KitError> {
         let fail = |message: String| KitError::Case { location: self.location.clone(), message };
-        if self.resolve.is_some() {
-            return Ok(Message::new("resolve", "resolve", None));
+        if self.resolve.is_some() || self.request.is_some() {
+            return Ok(Message::new("no", "message", None));
         }
         let mut message = self.message.clone();
         if let Some(fields) = message.as_object_mut() {
@@ -155,7 +187,7 @@ impl Table {
             Value::Array(entries) => &mut entries[index],
             one => one,
         };
-        if entry.get("message").is_none() && entry.get("resolve").is_none() {
+        if !has_subject(entry) {
             let message = std::mem::take(entry);
             *entry = Value::Object(Object::from_iter([("message".to_owned(), message)]));
         }
@@ -185,10 +217,15 @@ fn read_case(location: String, entry: &Value) -> Result<Case, String> {
         path => format!("{path}: {}", e.inner()),
     })?;
     // Checked after the fields, so that a misspelled one is reported first.
-    if entry.get("message").is_none() && entry.get("resolve").is_none() {
-        return Err("missing field `message` (or, for a resolver, `resolve`)".to_owned());
+    if !has_subject(entry) {
+        return Err("missing field `message` (or, for a resolver, `resolve`, or, for feedback, `request`)".to_owned());
     }
     Ok(Case { location, ..case })
+}
+
+/// Whether a case says what the plugin is called with.
+fn has_subject(entry: &Value) -> bool {
+    ["message", "resolve", "request"].iter().any(|field| entry.get(field).is_some())
 }
 
 fn read_bounded(file: &Path) -> std::io::Result<String> {

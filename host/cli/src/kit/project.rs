@@ -10,6 +10,8 @@ use super::KitError;
 static TEMPLATES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/templates");
 static WIT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit");
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugins/sdk");
+/// What the SDK's tests of plugins verify signatures with.
+static SIGNATURES: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../signatures");
 /// The workspace that the SDK's manifest inherits from.
 const WORKSPACE: &str = include_str!("../../../../Cargo.toml");
 
@@ -19,17 +21,19 @@ pub enum Kind {
     Policy,
     Channel,
     Resolver,
+    Feedback,
 }
 
 impl Kind {
     #[cfg(test)]
-    pub const ALL: [Kind; 3] = [Kind::Policy, Kind::Channel, Kind::Resolver];
+    pub const ALL: [Kind; 4] = [Kind::Policy, Kind::Channel, Kind::Resolver, Kind::Feedback];
 
     pub fn name(self) -> &'static str {
         match self {
             Kind::Policy => "policy",
             Kind::Channel => "channel",
             Kind::Resolver => "resolver",
+            Kind::Feedback => "feedback",
         }
     }
 }
@@ -148,12 +152,19 @@ pub fn create(folder: &Path, name: &str, kind: Kind, language: Language) -> Resu
 /// Every file of a project.
 fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files = Vec::new();
-    for folder in [
+    // TypeScript uses the helpers of JavaScript: the compiler reads their types from comments.
+    let helpers = if language == Language::TypeScript { Language::JavaScript } else { language };
+    let mut folders = vec![
         format!("common/{}", kind.name()),
-        format!("{}/shared", language.name()),
+        format!("{}/shared", helpers.name()),
+        format!("{}/shared_{}", helpers.name(), kind.name()),
         format!("{}/{}", language.name(), kind.name()),
-    ] {
-        // Some languages have no files for some kinds.
+    ];
+    if language == Language::TypeScript {
+        folders.push("ts/shared".to_owned());
+    }
+    for folder in folders {
+        // Not every language has every one of them.
         TEMPLATES.get_dir(&folder).iter().for_each(|dir| add_folder(dir, Path::new(""), &mut files));
     }
     for (path, content) in &mut files {
@@ -184,16 +195,14 @@ fn files(name: &str, kind: Kind, language: Language) -> Vec<(PathBuf, Vec<u8>)> 
         }
         Language::Rust => {
             add_folder(&SDK, Path::new("vendor/ace-plugin"), &mut files);
-            let manifest = files.iter_mut().find(|(path, _)| path.ends_with("vendor/ace-plugin/Cargo.toml"));
-            if let Some((_, content)) = manifest {
+            add_folder(&SIGNATURES, Path::new("vendor/ace-signatures"), &mut files);
+            for (_, content) in
+                files.iter_mut().filter(|(path, _)| path.starts_with("vendor") && path.ends_with("Cargo.toml"))
+            {
                 *content = standalone(&String::from_utf8_lossy(content)).into();
             }
         }
-        // TypeScript uses the helpers of JavaScript: the compiler reads their types from comments.
-        Language::TypeScript => {
-            TEMPLATES.get_dir("js/shared").iter().for_each(|dir| add_folder(dir, Path::new(""), &mut files));
-        }
-        Language::JavaScript | Language::Python => {}
+        Language::JavaScript | Language::TypeScript | Language::Python => {}
     }
     files
 }
@@ -230,10 +239,10 @@ fn filled_in(text: &str, name: &str) -> String {
     text.replace("__NAME__", name).replace("__TYPE__", &words.collect::<String>())
 }
 
-/// The SDK's manifest without a workspace: inherited values are written out.
+/// A manifest of the SDK without a workspace: inherited values are written out.
 fn standalone(manifest: &str) -> String {
     let workspace: toml_edit::DocumentMut = WORKSPACE.parse().expect("the workspace's own manifest");
-    let mut manifest: toml_edit::DocumentMut = manifest.parse().expect("the SDK's own manifest");
+    let mut manifest: toml_edit::DocumentMut = manifest.parse().expect("a manifest of the SDK");
     manifest.remove("lints");
     inherit(manifest["package"].as_table_like_mut(), &workspace["workspace"]["package"]);
     for dependencies in ["dependencies", "dev-dependencies"] {
@@ -241,6 +250,14 @@ fn standalone(manifest: &str) -> String {
             manifest.get_mut(dependencies).and_then(|d| d.as_table_like_mut()),
             &workspace["workspace"]["dependencies"],
         );
+    }
+    let targets = manifest.get_mut("target").and_then(|targets| targets.as_table_like_mut());
+    for (_, target) in targets.into_iter().flat_map(|targets| targets.iter_mut()) {
+        let signatures = target.get_mut("dependencies").and_then(|dependencies| dependencies.get_mut("ace-signatures"));
+        if let Some(signatures) = signatures.and_then(|signatures| signatures.as_table_like_mut()) {
+            signatures.remove("workspace");
+            signatures.insert("path", toml_edit::value("../ace-signatures"));
+        }
     }
     manifest.to_string()
 }

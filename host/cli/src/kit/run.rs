@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ace::config::{Config, Manifest, Secret};
-use ace::internals::plugin::instance::CallResult;
+use ace::config::{self, Config, Credential, CredentialKind, Manifest, Secret, SecretSource};
+use ace::internals::plugin::instance::{CallResult, Handover};
 use ace::internals::plugin::sandbox::{Recording, exchange::Exchange};
 use ace::internals::plugin::{Namespace, Plugin, PluginState, Runtime, Sandbox, StandaloneHost, standalone, world};
-use ace::message::{Attempt, DeliveryError, Fault, Message, Object, Page, PolicyResult, ResolveError};
+use ace::message::{
+    AddressRecord, Attempt, DeliveryError, Earlier, Fault, Message, Object, Page, PolicyResult, ResolveError,
+};
 use ace_store::keyvalue::{Keyvalue, KeyvalueError};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::case::{Case, agrees};
 use super::{KitError, as_requested, manifest, services};
+
+mod feedback;
 
 /// A plugin that cases can be run with.
 pub struct Runner {
@@ -42,7 +46,7 @@ pub enum World {
 /// The result of running a case.
 pub struct CaseRun {
     /// `"pass"`, `{"deny": …, "delay": …}`, `{"sent": …}`, `{"recoverable": …}`, `{"fatal": …}`, `{"skipped": …}`,
-    /// `{"page": …}`, `{"fault": …}`, `{"refused": …}`.
+    /// `{"page": …}`, `{"received": …}`, `{"fault": …}`, `{"refused": …}`. That of a channel may have `outcomes` and `hold` too.
     pub answer: Value,
     /// The guest's stack, if it failed.
     pub backtrace: Option<String>,
@@ -65,6 +69,8 @@ pub(super) struct Prepared {
     pub message: Arc<Message>,
     pub rendered: Vec<(String, String)>,
     pub attempt: Attempt,
+    /// The notes of earlier attempts.
+    pub earlier: Earlier,
 }
 
 impl Runner {
@@ -82,6 +88,9 @@ impl Runner {
         let prepared = self.prepare(case, world).await?;
         let (answer, backtrace, denied) = match (&prepared.plugin.state, &prepared.plugin.runtime) {
             (PluginState::Broken(why), _) => (json!({"refused": why}), None, Vec::new()),
+            _ if case.request.is_some() && prepared.plugin.feedback_refused.is_some() => {
+                (json!({"refused": prepared.plugin.feedback_refused}), None, Vec::new())
+            }
             (_, Some(runtime)) => self.call(runtime, case, &prepared).await?,
             (_, None) => return Err(self.fail("the plugin is disabled in ace.toml")),
         };
@@ -105,7 +114,8 @@ impl Runner {
 
     /// Loads the plugin with the case's config, secrets and key-value entries.
     pub(super) async fn prepare(&self, case: &Case, world: World) -> Result<Prepared, KitError> {
-        let message = Arc::new(case.read_message()?);
+        let (message, earlier) = (case.read_message()?, self.earlier(case));
+        let message = Arc::new(message.remaining(&earlier.addresses, &self.name).unwrap_or(message));
         let (config, secrets) = self.settings(case);
         let sandbox = Arc::new(self.sandbox(case, world, secrets));
         let services = services(&config, sandbox.clone()).await?;
@@ -128,7 +138,13 @@ impl Runner {
             number: case.attempt.unwrap_or(1).max(1),
             idempotency_key: format!("{}.{}", message.uuid, self.name),
         };
-        Ok(Prepared { plugin, sandbox, keyvalue, message, rendered, attempt })
+        Ok(Prepared { plugin, sandbox, keyvalue, message, rendered, attempt, earlier })
+    }
+
+    /// What the case says of earlier attempts.
+    fn earlier(&self, case: &Case) -> Earlier {
+        let own = |record: &AddressRecord| AddressRecord { channel: self.name.clone(), ..record.clone() };
+        Earlier { addresses: case.noted.iter().map(own).collect(), ..Earlier::default() }
     }
 
     fn settings(&self, case: &Case) -> (Config, Vec<String>) {
@@ -141,7 +157,17 @@ impl Runner {
         plugin.config.extend(case.config.clone());
         plugin.secrets.extend(case.secrets.iter().map(|(name, value)| (name.clone(), Secret::new(value))));
         let secrets = plugin.secrets.values().map(|secret| secret.expose().to_owned()).collect();
+        // Feedback's `enabled` is called only for a plugin that is tied to a channel.
+        if plugin.grants.feedback.is_empty() {
+            plugin.grants.feedback.push(self.name.clone());
+        }
+        if case.host.is_some() || !self.is_configured {
+            config.credentials.extend(dummies(&plugin, &case.credentials));
+        }
         config.plugins.insert(self.name.clone(), plugin);
+        if case.public_url.is_some() {
+            config.fixed.server.public_url.clone_from(&case.public_url);
+        }
         // The lists of enabled plugins are for the operator; here the plugin is always to run.
         (config.enabled_policies, config.enabled_channels) = (None, None);
         (config, secrets)
@@ -176,13 +202,20 @@ impl Runner {
                 (answer, backtrace, called.denied)
             }
             Namespace::Channel => {
-                let called = runtime.deliver(&prepared.message, &prepared.rendered, &prepared.attempt).await;
-                let (answer, backtrace) = answer_or_fault(called.answer.map(delivered));
+                let Prepared { message, rendered, attempt, earlier, .. } = prepared;
+                let called = runtime.deliver_remaining(message, rendered, attempt, earlier.clone()).await;
+                let (mut answer, backtrace) = answer_or_fault(called.answer.map(delivered));
+                called.handover.iter().for_each(|handover| add_notes(&mut answer, handover));
                 (answer, backtrace, called.denied)
             }
             Namespace::RecipientResolver => {
                 let called = self.resolve(runtime, case).await?;
                 let (answer, backtrace) = answer_or_fault(called.answer.map(resolved));
+                (answer, backtrace, called.denied)
+            }
+            Namespace::Feedback => {
+                let called = self.receive(runtime, case, prepared).await?;
+                let (answer, backtrace) = answer_or_fault(called.answer.map(feedback::answer));
                 (answer, backtrace, called.denied)
             }
         })
@@ -206,9 +239,11 @@ impl Runner {
     /// How the case calls the plugin: as the case says, or else as the plugin's first kind.
     pub(super) fn namespace(&self, case: &Case, plugin: &Plugin) -> Result<Namespace, KitError> {
         let resolve = case.resolve.as_ref().map(|_| Namespace::RecipientResolver);
-        let wanted = resolve.or(case.ask.map(Namespace::from));
+        let receive = case.request.as_ref().map(|_| Namespace::Feedback);
+        let wanted = resolve.or(receive).or(case.ask.map(Namespace::from));
         let first = plugin.namespaces.first().copied();
-        let namespace = wanted.or(first).ok_or_else(|| self.fail("it exports no policy, channel or resolver"))?;
+        let namespace =
+            wanted.or(first).ok_or_else(|| self.fail("it exports no policy, channel, resolver or feedback"))?;
         if !plugin.namespaces.contains(&namespace) {
             return Err(self.fail(&format!("the case calls it as {namespace}, which it does not export")));
         }
@@ -322,6 +357,15 @@ fn delivered(answer: Result<ace::message::Receipt, DeliveryError>) -> Value {
     }
 }
 
+/// Adds the notes and the hold of a delivery to its answer.
+fn add_notes(answer: &mut Value, handover: &Handover) {
+    let as_noted = |record: &AddressRecord| AddressRecord { channel: String::new(), ..record.clone() };
+    if !handover.addresses.is_empty() {
+        answer["outcomes"] = json!(handover.addresses.iter().map(as_noted).collect::<Vec<_>>());
+    }
+    handover.hold.iter().for_each(|hold| answer["hold"] = json!(hold));
+}
+
 fn resolved(answer: Result<Page, ResolveError>) -> Value {
     match answer {
         Ok(page) => json!({"page": page}),
@@ -350,4 +394,14 @@ impl Drop for Scratch {
         // It does not exist if the plugin requested no outbox.
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Credentials that only verify signatures: for each of the plugin, with the key of the case. No request is sent with them.
+fn dummies(plugin: &config::Plugin, keys: &BTreeMap<String, String>) -> BTreeMap<String, Credential> {
+    let dummy = |(own, name): (&String, &String)| {
+        let key = keys.get(own).cloned().unwrap_or_else(|| format!("test-{own}"));
+        let token = vec![SecretSource::Value(Secret::new(key))];
+        (name.clone(), Credential { urls: Vec::new(), kind: CredentialKind::Bearer { token } })
+    };
+    plugin.credentials.iter().map(dummy).collect()
 }

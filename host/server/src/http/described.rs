@@ -154,7 +154,7 @@ pub(super) struct RecipientForm {
     #[schema(required)]
     lms_user_id: Option<UserIdForm>,
     email_address: Option<String>,
-    /// Other addresses by kind, such as `push-token`.
+    /// Other addresses by kind, such as `push-token`: at most 256, of 64 KiB together.
     contacts: Option<BTreeMap<String, Vec<String>>>,
 }
 

@@ -79,10 +79,10 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then_some(secret.trim())
 }
 
-/// The request rate of each bearer, as a token bucket that holds the requests of one second.
+/// The request rate of each bearer or plugin, as a token bucket that holds the requests of one second.
 pub(crate) struct Rates {
     per_second: Option<u32>,
-    /// By the token's name.
+    /// By the name of the token or plugin.
     buckets: Mutex<HashMap<String, (f64, Instant)>>,
 }
 
@@ -91,7 +91,7 @@ impl Rates {
         Rates { per_second, buckets: Mutex::default() }
     }
 
-    fn count(&self, bearer: &str) -> Result<(), ApiError> {
+    pub(super) fn count(&self, bearer: &str) -> Result<(), ApiError> {
         let Some(per_second) = self.per_second.map(f64::from) else { return Ok(()) };
         let now = Instant::now();
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);

@@ -18,7 +18,7 @@ use super::body::{Lines, Pieces};
 use super::problem::{ApiError, Problem};
 
 /// Entries of one request that are written at once.
-const WRITING_MAX: usize = 128;
+pub(super) const WRITING_MAX: usize = 128;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

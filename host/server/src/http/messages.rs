@@ -6,7 +6,7 @@ use std::time::Duration;
 use ace::internals::monitoring::trace;
 use ace::internals::pipeline::Progress;
 use ace::message::{self, DateTime, Message, Report};
-use ace_store::queue::{self, Accepted, Filter, MessageId, Selection, Stored};
+use ace_store::queue::{self, Accepted, Filter, MessageId, QueueError, Selection, Stored};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::{Path, Query, State};
@@ -22,6 +22,7 @@ use super::body::Pieces;
 use super::described::MessageForm;
 use super::problem::{ApiError, Problem};
 use super::views::{MessageDetails, MessageSummary};
+use crate::feedback;
 use crate::intake::submit::{Admitted, Submission};
 use crate::worker::{self, Awaited};
 
@@ -30,6 +31,8 @@ const WAIT_MAX_S: u64 = 120;
 /// The number of messages on a page by default, and the maximum.
 const PAGE: usize = 50;
 const PAGE_MAX: usize = 500;
+/// Events of feedback that the details of a message contain.
+const FEEDBACK_MAX: usize = 200;
 /// The maximum length of an Idempotency-Key.
 const KEY_MAX: usize = 255;
 /// The namespace of uuids that are derived from idempotency keys.
@@ -231,7 +234,12 @@ async fn add_stored_outcome(api: &Api, submitted: &mut SubmittedMessage) -> Resu
 ))]
 pub(super) async fn one(State(api): State<Arc<Api>>, Path(uuid): Path<Uuid>) -> Result<Json<MessageDetails>, ApiError> {
     let stored = api.queue.message(uuid).await?.ok_or(ApiError::NotFound("message"))?;
-    Ok(Json(MessageDetails { message: (&stored).into(), report: report(&stored) }))
+    let feedback = match api.queue.feedback(uuid, FEEDBACK_MAX).await {
+        // The message itself can be read.
+        Err(QueueError::Damaged(_)) => Vec::new(),
+        found => found?.iter().map(feedback::view).collect(),
+    };
+    Ok(Json(MessageDetails { message: (&stored).into(), report: report(&stored), feedback }))
 }
 
 /// Lists messages by recipient, name, state and time, latest first.

@@ -49,6 +49,8 @@ pub(super) enum ApiError {
     /// A part of the request is invalid: its name, and why.
     BadRequest(String),
     Unauthorized,
+    /// A plugin did not accept the sender of feedback.
+    NotVouchedFor,
     /// The token lacks this scope.
     Forbidden(&'static str),
     /// The request is forbidden, whatever token it has: the kind of the problem, and why.
@@ -87,7 +89,7 @@ impl ApiError {
         match self {
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
-            ApiError::Unauthorized => StatusCode::UNAUTHORIZED,
+            ApiError::Unauthorized | ApiError::NotVouchedFor => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden(_) | ApiError::Refused(..) => StatusCode::FORBIDDEN,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
@@ -113,6 +115,9 @@ impl ApiError {
             ApiError::BadRequest(why) => ("bad-request", why, Vec::new()),
             ApiError::Unauthorized => {
                 ("unauthorized", "a bearer token is required; `ace token create` creates one".to_owned(), Vec::new())
+            }
+            ApiError::NotVouchedFor => {
+                ("feedback-refused", "the plugin did not accept the sender of the request".to_owned(), Vec::new())
             }
             ApiError::Forbidden(scope) => ("forbidden", format!("the token lacks the scope `{scope}`"), Vec::new()),
             ApiError::NotFound(what) => ("not-found", format!("there is no such {what}"), Vec::new()),
@@ -147,12 +152,13 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, is_coding) = (self.status(), matches!(self, ApiError::ContentCoding(_)));
+        let wants_token = matches!(self, ApiError::Unauthorized);
         let problem = self.problem();
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         let headers = response.headers_mut();
         match status {
-            StatusCode::UNAUTHORIZED => {
+            StatusCode::UNAUTHORIZED if wants_token => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             // RFC 9110, 15.5.16: name what is accepted.

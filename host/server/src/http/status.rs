@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use ace::internals::destination::View;
 use ace::internals::plugin::PluginState;
+use ace::message::Destination;
 use ace_store::queue::{Failing, Health};
 use axum::Json;
 use axum::extract::State;
@@ -57,8 +58,8 @@ impl From<&Health> for QueueHealth {
 pub(super) struct Degradation {
     /// `plugin`: a plugin should be active and is not. `revision`: a plugin's files were rejected, and an earlier revision stays
     /// active. `reload`: ace.toml or a name in it is invalid, and the previous configuration stays in use. `template`: a template
-    /// or catalogue is broken. `task`: a part of the server failed and was restarted. `relay`, `origin`: it is down, and messages
-    /// wait for it. `queue`: accepted messages are not sent, or a part of the database is damaged. `keyvalue`: the key-value
+    /// or catalogue is broken. `task`: a part of the server failed and was restarted. `relay`, `origin`, `channel`: it is down or
+    /// held, and messages wait for it. `queue`: accepted messages are not sent, or a part of the database is damaged. `keyvalue`: the key-value
     /// database cannot be written.
     pub kind: &'static str,
     /// The name of the plugin, relay, task or file.
@@ -100,7 +101,8 @@ fn degraded(api: &Api, health: &Health) -> Vec<Degradation> {
     }
     let troubles = api.ace.destinations().troubles(api.ace.now());
     for View { destination, reason, .. } in troubles.into_iter().filter(|view| !view.is_recovering) {
-        note(destination.kind(), destination.name().to_owned(), format!("it is down: {reason}"));
+        let state = if matches!(destination, Destination::Channel(_)) { "held" } else { "down" };
+        note(destination.kind(), destination.name().to_owned(), format!("it is {state}: {reason}"));
     }
     if let Some(Failing { since, reason }) = &health.claims {
         note("queue", "claims".to_owned(), format!("no message has been sent for {} s: {reason}", since.as_secs()));

@@ -38,14 +38,14 @@ pub(super) struct QueueStatus {
     /// Pending webhook deliveries.
     webhook_deliveries: u64,
     rates: Throughput,
-    /// Relays and HTTP origins that are down or recovering.
+    /// Relays and HTTP origins that are down, channels that are held, and those that are recovering.
     destinations: Vec<DestinationStatus>,
 }
 
-/// A relay or an HTTP origin that is down or recovering.
+/// A relay, an HTTP origin or a channel that is down, held or recovering.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct DestinationStatus {
-    /// `relay` or `origin`.
+    /// `relay`, `origin` or `channel`.
     kind: &'static str,
     name: String,
     /// `down`, or `recovering` while sending is ramped up again.
@@ -208,6 +208,10 @@ pub(super) struct MessageDetails {
     /// Policies, channels, templates, attempts and the outcome, in the form of `ace send --json`; null before the first step.
     #[schema(value_type = Option<Object>)]
     pub report: Option<Value>,
+    /// What providers reported afterwards, the earliest first; the first 200 events.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(value_type = Vec<Object>)]
+    pub feedback: Vec<Value>,
 }
 
 /// How many of a person's messages were erased.

@@ -112,7 +112,7 @@ pub(super) async fn a_clock_jump_does_not_change_the_pause_of_a_webhook_delivery
     accept_at(&queue, 1, noon, None).await;
     let claimed = claim(&queue, 1, noon).await;
     let settlement =
-        Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event: Some(event("message.sent")), kept: None };
+        Settlement::Done(Done { event: Some(event("message.sent")), ..Done::new(State::Sent, b"{}".to_vec()) });
     queue
         .settle(vec![Settled { id: claimed[0].id, claim: claimed[0].claim, settlement }], at(noon))
         .await

@@ -203,8 +203,33 @@ impl Model {
         suspects.into_iter().map(|(due, _, number)| (due, number)).collect()
     }
 
+    /// The suspect that is sent next. Due ones before it whose batch was cancelled are cancelled.
+    fn next_due_suspect(&mut self) -> Option<u128> {
+        for (due, number) in self.suspects() {
+            if due > self.now {
+                break;
+            }
+            if !self.is_cancelled(number) {
+                return Some(number);
+            }
+            let now = self.now;
+            let message = self.messages.get_mut(&number).expect("it is there");
+            message.settle(State::Cancelled, b"", now);
+            message.is_suspect = false;
+        }
+        None
+    }
+
+    /// Whether the batch of a message was cancelled.
+    fn is_cancelled(&self, number: u128) -> bool {
+        let is_cancelled = |batch_model: &KnownBatch| {
+            batch_model.priority == self.messages[&number].priority && batch_model.state == BatchState::Cancelled
+        };
+        self.batches.iter().flatten().any(is_cancelled)
+    }
+
     pub(super) fn claim_suspect(&mut self, claimed: Option<&Claimed>) {
-        let due = self.suspects().into_iter().find(|(due, _)| *due <= self.now).map(|(_, number)| number);
+        let due = self.next_due_suspect();
         assert_eq!(claimed.map(|claimed| claimed.uuid.as_u128()), due);
         let (Some(number), Some(claimed)) = (due, claimed) else { return };
         let message = self.messages.get_mut(&number).expect("it is there");
@@ -273,10 +298,7 @@ impl Model {
 
     pub(super) fn settle(&mut self, number: u128, outcome: Outcome) {
         let now = self.now;
-        let is_cancelled = |batch_model: &KnownBatch| {
-            batch_model.priority == self.messages[&number].priority && batch_model.state == BatchState::Cancelled
-        };
-        let is_cancelled = self.batches.iter().flatten().any(is_cancelled);
+        let is_cancelled = self.is_cancelled(number);
         let message = self.messages.get_mut(&number).expect("one that is in flight");
         message.has_lost_lease &= matches!(outcome, Outcome::Record);
         match outcome {

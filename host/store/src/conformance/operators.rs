@@ -33,7 +33,7 @@ pub(super) async fn the_progress_of_a_dead_letter_is_kept_for_a_retry_and_erased
     queue.accept(vec![limited], at(1_000)).await.expect("accepted");
     accept(&queue, [3, 4], ORDINARY).await;
     let claimed = claim(&queue, 4, 1_000).await;
-    let failed = |state| Settlement::Done { state, report: b"{}".to_vec(), event: None, kept: Some(b"kept".to_vec()) };
+    let failed = |state| Settlement::Done(Done { kept: Some(b"kept".to_vec()), ..Done::new(state, b"{}".to_vec()) });
     settle(&queue, &claimed[..3], failed(State::Failed)).await;
     settle(&queue, &claimed[3..], failed(State::Sent)).await;
     queue.retry(Uuid::from_u128(1), at(1_100)).await.expect("it was dead");
@@ -118,8 +118,7 @@ pub(super) async fn all_messages_of_a_person_are_erased(new_harness: NewHarness<
     accept(&queue, 1..=21, ORDINARY).await;
     let claimed = claim(&queue, 4, 1_000).await;
     let event = Some(event("message.sent"));
-    settle(&queue, &claimed[..3], Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None })
-        .await;
+    settle(&queue, &claimed[..3], Settlement::Done(Done { event, ..Done::new(State::Sent, b"{}".to_vec()) })).await;
     let erased = queue.erase(Some("3".to_owned()), None).await.expect("erased");
     assert_eq!(erased, Erased { waiting: 2, in_flight: 0, settled: 1, damaged: 0 });
     let erased = queue.erase(None, Some("User4@Example.com".to_owned())).await.expect("erased");
@@ -144,7 +143,7 @@ pub(super) async fn webhook_deliveries_are_stored_until_they_end(new_harness: Ne
     accept(&queue, [1, 2], ORDINARY).await;
     let claimed = claim(&queue, 2, 1_000).await;
     let event = Some(event("message.sent"));
-    settle(&queue, &claimed, Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None }).await;
+    settle(&queue, &claimed, Settlement::Done(Done { event, ..Done::new(State::Sent, b"{}".to_vec()) })).await;
     let deliveries =
         async |hook: &str, second| queue.webhook_deliveries(hook.to_owned(), 10, at(second)).await.expect("asked");
     let first = deliveries("a", 1_001).await;

@@ -278,7 +278,7 @@ impl Comparison {
         let settlement = match outcome {
             Outcome::Done(state, has_event) => {
                 let event = has_event.then(|| event("message.sent"));
-                Settlement::Done { state, report: b"{\"report\": 1}".to_vec(), event, kept: None }
+                Settlement::Done(Done { event, ..Done::new(state, b"{\"report\": 1}".to_vec()) })
             }
             Outcome::Corrupt => Settlement::Corrupt { report: b"{}".to_vec() },
             Outcome::Defer(pause) => again(self.model.now + pause),
@@ -431,19 +431,35 @@ fn of_user(user: Option<u128>) -> Selection {
     Selection { filter, ..Selection::default() }
 }
 
+/// A message of a batch that was cancelled while the message was in flight, and whose process ended three times, is cancelled.
+///
+/// Blocks, with its own runtime.
+pub(super) fn a_suspect_of_a_cancelled_batch_is_cancelled(new_harness: NewHarness<'_>) {
+    let accept = Op::Accept { first: 0, count: 1, priority: 2, not_before: None, other: true, claim: true };
+    let claim = Op::Claim { max: 1, bulk_max: 1 };
+    let end = Op::Reopen { is_clean: false };
+    let cancel = Op::Batch(0, BatchChange::Cancel);
+    let ops = [accept, end.clone(), claim.clone(), cancel, end.clone(), claim, end, Op::Clock(1), Op::ClaimSuspect];
+    run(new_harness, ops);
+}
+
+fn run(new_harness: NewHarness<'_>, ops: impl IntoIterator<Item = Op>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let mut comparison = Comparison::new(new_harness).await;
+        for op in ops {
+            comparison.step(op).await;
+        }
+    });
+}
+
 /// The property: after any sequence of operations, the queue agrees with the model.
 ///
 /// Blocks, with its own runtime.
 pub(super) fn the_queue_does_what_the_model_does(new_harness: NewHarness<'_>) {
     let config = Config { cases: 96, failure_persistence: None, max_shrink_iters: 2_000, ..Config::default() };
     let tested = TestRunner::new(config).run(&vec(op(), 1..90), |ops| {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        runtime.block_on(async {
-            let mut comparison = Comparison::new(new_harness).await;
-            for op in ops {
-                comparison.step(op).await;
-            }
-        });
+        run(new_harness, ops);
         Ok(())
     });
     tested.unwrap_or_else(|e| panic!("{e}"));

@@ -153,6 +153,20 @@ pub(super) fn value(db: &Connection, bucket: &str, key: &str, now: i64) -> rusql
     db.prepare_cached(sql)?.query_row(params![bucket, key, now], |row| row.get(0)).optional()
 }
 
+/// The entries of a bucket after a key that have not expired.
+pub(super) fn list(
+    db: &Connection,
+    (bucket, after): (&str, &str),
+    limit: usize,
+    now: i64,
+) -> rusqlite::Result<Vec<(String, Vec<u8>)>> {
+    let sql = "SELECT key, value FROM entries
+        WHERE bucket = ?1 AND key > ?2 AND (expires IS NULL OR expires > ?3) ORDER BY key LIMIT ?4";
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let mut statement = db.prepare_cached(sql)?;
+    statement.query_map(params![bucket, after, now, limit], |row| Ok((row.get(0)?, row.get(1)?)))?.collect()
+}
+
 /// Whether a counter that has not expired has counted a token, and the count at that time if known.
 pub(super) fn counted(
     db: &Connection,

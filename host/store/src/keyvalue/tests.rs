@@ -67,6 +67,18 @@ async fn a_value_lives_until_its_time_is_over() {
 }
 
 #[tokio::test]
+async fn entries_of_the_host_are_in_no_bucket_that_others_can_name() {
+    let folder = folder();
+    for kv in both(10, folder.path()) {
+        kv.set_host_entry("k", b"more than 8 bytes".to_vec(), seconds(5), at(100)).await.expect("fits");
+        assert_eq!(kv.host_entry("k", at(104)), Ok(Some(b"more than 8 bytes".to_vec())));
+        assert_eq!(kv.host_entry("k", at(105)), Ok(None));
+        assert!(matches!(kv.get(HOST_BUCKET, "k", at(104)), Err(KeyvalueError::Quota(_))));
+        assert!(matches!(kv.delete(HOST_BUCKET, "k", at(104)).await, Err(KeyvalueError::Quota(_))));
+    }
+}
+
+#[tokio::test]
 async fn a_counter_counts_a_token_once_and_keeps_its_window() {
     let folder = folder();
     for kv in both(10, folder.path()) {
@@ -441,4 +453,25 @@ async fn an_overlay_is_read_before_the_store_and_changes_nothing() {
     assert!(matches!(overlay.set(&kv, "b", &"k".repeat(100), vec![]), Err(KeyvalueError::Quota(_))));
     assert_eq!(kv.get("b", "k", at(1)), Ok(Some(b"v".to_vec())));
     assert_eq!(kv.get("b", "n", at(1)), Ok(Some(b"1".to_vec())));
+}
+
+#[tokio::test]
+async fn a_list_has_the_entries_of_one_bucket_in_order() {
+    let folder = folder();
+    for kv in both(20, folder.path()) {
+        for (bucket, key, ttl) in
+            [("b", "c", KEEP), ("b", "a", KEEP), ("b", "gone", seconds(5)), ("a", "x", KEEP), ("c", "x", KEEP)]
+        {
+            kv.set(bucket, key, key.as_bytes().to_vec(), ttl, at(100)).await.expect("fits");
+        }
+        let keys = |after: &str, limit: usize| {
+            let listed = kv.list("b", after, limit, at(105)).expect("read");
+            assert!(listed.iter().all(|(key, value)| key.as_bytes() == value));
+            listed.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+        };
+        assert_eq!(keys("", 10), ["a", "c"]);
+        assert_eq!((keys("a", 10), keys("", 1), keys("c", 10)), (vec!["c".to_owned()], vec!["a".to_owned()], vec![]));
+        assert_eq!(kv.list("b", "", 10, at(104)).expect("read").len(), 3);
+        assert!(matches!(kv.list("no bucket", "", 1, at(0)), Err(KeyvalueError::Quota(_))));
+    }
 }

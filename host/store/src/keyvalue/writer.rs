@@ -5,20 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rusqlite::TransactionBehavior;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::batch::Batch;
 use super::damage::{Damage, Location, SIZES};
 use super::places::{Place, PlaceRequest};
 use super::{Counted, KeyvalueError, Origin, Settings, unavailable};
-use crate::sqlite;
-use crate::sqlite::Database;
-
-/// Writes in one transaction, at most.
-const BATCH_MAX: usize = 256;
-
-/// Writes that wait, at most; a further one waits for room.
-const QUEUE_MAX: usize = 256;
+use crate::sqlite::group_commit::{self, Ended, Urgency};
+use crate::sqlite::{self, Database};
 
 /// Expired entries that are deleted per write: more than a write can add, so that they do not accumulate.
 const EXPIRED_PER_WRITE: i64 = 4;
@@ -229,36 +223,35 @@ impl From<rusqlite::Error> for WriteError {
     }
 }
 
-/// Sends writes to the thread with the [`Writer`] of a file. The thread ends when this is dropped.
-pub(super) struct Queue(mpsc::Sender<(Write, oneshot::Sender<Answer>)>);
+/// A write, and where its answer goes.
+type Request = (Write, oneshot::Sender<Answer>);
 
-impl Queue {
+/// Sends writes to the thread with the [`Writer`] of a file. The thread ends when this is dropped.
+pub(super) struct Sender(group_commit::Sender<Request>);
+
+impl Sender {
     /// Sends a write. Completes when it is committed.
     pub(super) async fn commit(&self, write: Write) -> Answer {
-        let gone = || KeyvalueError::Unavailable("the key-value store: its writer thread has ended".to_owned());
+        let ended = || KeyvalueError::Unavailable("the key-value store: its writer thread has ended".to_owned());
         let (answer, answered) = oneshot::channel();
-        self.0.send((write, answer)).await.map_err(|_| gone())?;
-        answered.await.map_err(|_| gone())?
+        self.0.send(Urgency::Immediate, (write, answer)).await.map_err(|Ended| ended())?;
+        answered.await.map_err(|_| ended())?
     }
 
     /// Completes when the thread has ended.
     pub(super) async fn ended(&self) {
-        self.0.closed().await;
+        self.0.ended().await;
     }
 }
 
-/// Starts the thread. It commits all waiting writes in one transaction; meanwhile the next ones gather.
-pub(super) fn start(mut writer: Writer) -> io::Result<Queue> {
-    let (sender, mut requests) = mpsc::channel(QUEUE_MAX);
-    std::thread::Builder::new().name("keyvalue".to_owned()).spawn(move || {
-        let mut waiting = Vec::with_capacity(BATCH_MAX);
-        while requests.blocking_recv_many(&mut waiting, BATCH_MAX) > 0 {
-            let (writes, waiters): (Vec<Write>, Vec<oneshot::Sender<Answer>>) = waiting.drain(..).unzip();
-            for (waiter, answer) in waiters.into_iter().zip(writer.commit(&writes)) {
-                // The caller may have been cancelled.
-                let _ = waiter.send(answer);
-            }
+/// Starts the thread.
+pub(super) fn start(mut writer: Writer) -> io::Result<Sender> {
+    let commit = move |group: &mut Vec<Request>| {
+        let (writes, answers): (Vec<Write>, Vec<oneshot::Sender<Answer>>) = group.drain(..).unzip();
+        for (sender, answer) in answers.into_iter().zip(writer.commit(&writes)) {
+            // The caller may have been cancelled.
+            let _ = sender.send(answer);
         }
-    })?;
-    Ok(Queue(sender))
+    };
+    group_commit::start("keyvalue", commit).map(Sender)
 }

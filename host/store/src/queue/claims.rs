@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use uuid::Uuid;
 
 use super::events::NewEvent;
+use super::feedback::Delivery;
 use super::ids::{ClaimNo, MessageId, Priority};
 use super::message::{Limits, State};
 
@@ -92,16 +93,7 @@ pub struct Settled {
 #[derive(Debug, Clone)]
 pub enum Settlement {
     /// The message is settled. Its body and progress are erased, unless it is a dead letter.
-    Done {
-        /// Its final state.
-        state: State,
-        /// Its report.
-        report: Vec<u8>,
-        /// The event for webhooks and streams.
-        event: Option<NewEvent>,
-        /// For a dead letter: the progress that [`super::Queue::retry`] starts with.
-        kept: Option<Vec<u8>>,
-    },
+    Done(Done),
     /// The message is requeued until `due`.
     Defer {
         /// When it may be claimed again.
@@ -132,6 +124,30 @@ pub enum Settlement {
         /// A report with the reason.
         report: Vec<u8>,
     },
+}
+
+/// How a message ended.
+#[derive(Debug, Clone)]
+pub struct Done {
+    /// Its final state.
+    pub state: State,
+    /// Its report.
+    pub report: Vec<u8>,
+    /// The event for webhooks and streams.
+    pub event: Option<NewEvent>,
+    /// Events about the message's addresses. They are stored even if further channel types were requested meanwhile.
+    pub contacts: Vec<NewEvent>,
+    /// For a dead letter: the progress that [`super::Queue::retry`] starts with.
+    pub kept: Option<Vec<u8>>,
+    /// The deliveries that feedback may refer to.
+    pub deliveries: Vec<Delivery>,
+}
+
+impl Done {
+    /// A message that ended in this state, with this report and nothing else.
+    pub fn new(state: State, report: Vec<u8>) -> Self {
+        Done { state, report, event: None, contacts: Vec::new(), kept: None, deliveries: Vec::new() }
+    }
 }
 
 /// How long a claim lasts: longer than any attempt to send a message.

@@ -8,6 +8,9 @@ pub enum QueueError {
     /// Too many messages are unsettled. Nothing was changed.
     #[error("the queue is full: {0} messages wait (queue.max-messages)")]
     Full(u64),
+    /// Too much feedback is stored. Nothing was changed.
+    #[error("the queue has no room for feedback: {0} events are stored (feedback.max-events)")]
+    FeedbackFull(u64),
     /// The database cannot be used now, for example because it is locked. Nothing was changed; a retry may succeed.
     #[error("the queue: {0}")]
     Unavailable(String),

@@ -20,6 +20,8 @@ pub struct Settings {
     pub dead_letter_retention: Duration,
     /// How long an event is stored, so that streams can resume. Default: 1 hour.
     pub event_retention: Duration,
+    /// Events of feedback that are stored, at most. Default: 10,000,000.
+    pub max_feedback: u64,
     /// Bytes on the disk that are reserved for accepted messages when the disk is full; 0: none. Default: 96 MiB.
     pub disk_reserve: u64,
     /// Who may read the database and its companion files. Default: only this user.
@@ -37,6 +39,7 @@ impl Default for Settings {
             max_settled: 10_000_000,
             dead_letter_retention: Duration::from_secs(7 * 86_400),
             event_retention: Duration::from_secs(3_600),
+            max_feedback: 10_000_000,
             disk_reserve: 96 << 20,
             access: Access::default(),
             max_interruptions: 5,

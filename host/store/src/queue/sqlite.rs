@@ -1,7 +1,7 @@
 //! The queue in an SQLite database.
 //!
 //! - [`mod@file`]: opening the file, and its tables; [`upgrade`]: upgrading damaged files; [`repair`]: replacing a damaged last page
-//! - [`group_commit`]: sending changes to the writer thread; [`writer`]: its transactions
+//! - [`operations`]: sending changes to the writer thread; [`writer`]: its transactions
 //! - [`ready`]: waiting messages, in ranges
 //! - [`claims`]: claiming and settling messages
 //! - [`limits`]: messages that are submitted again for other channel types
@@ -14,6 +14,7 @@
 //! - [`disk_reserve`]: disk space for accepted messages on a full disk
 //! - [`retention`]: clean-up, erasure, vacuum
 //! - [`events`]: events for webhooks and streams
+//! - [`feedback`]: what providers report, and the deliveries that it is matched with
 //!
 //! A priority class is the column `lane` of the tables.
 
@@ -25,9 +26,10 @@ mod damage;
 mod deferred_index;
 mod disk_reserve;
 mod events;
+mod feedback;
 mod file;
-mod group_commit;
 mod limits;
+mod operations;
 mod queries;
 mod ready;
 mod recipients;
@@ -53,13 +55,13 @@ use super::health::{self, HealthTracker};
 use super::meter::{self, Meter};
 use super::wakeups::Wakeups;
 use super::{
-    Accepted, Batch, BatchState, Claim, ClaimNo, Claimed, ClaimedBatch, DuePage, Erased, Event, EventId, Events,
+    Accepted, Batch, BatchState, Claim, ClaimNo, Claimed, ClaimedBatch, Done, DuePage, Erased, Event, EventId, Events,
     Filter, Health, LEASE, Limits, MessageId, New, NewBatch, NewEvent, OpenError, Page, Priority, QueueError, Resolver,
     ResolverStatus, Selection, Settings, Settled, Settlement, State, Stats, Stored, WebhookDelivery,
 };
 use crate::sqlite::Readers;
+use crate::sqlite::group_commit::Urgency;
 use disk_reserve::DiskReserve;
-use group_commit::Urgency;
 use writer::Writer;
 
 /// The column `lane` of transactional messages.
@@ -73,7 +75,7 @@ const READERS: usize = 4;
 
 /// The engine.
 pub(super) struct Sqlite {
-    writer: group_commit::Sender,
+    writer: operations::Sender,
     readers: Arc<Readers>,
     deferred_index: deferred_index::Shared,
     blocked: blocked::Shared,
@@ -118,7 +120,7 @@ impl Sqlite {
         #[cfg(any(test, feature = "conformance"))]
         let fails_next = writer.fails_next.clone();
         let writer =
-            group_commit::start(writer).map_err(|e| failed(format!("its writer thread cannot be started: {e}")))?;
+            operations::start(writer).map_err(|e| failed(format!("its writer thread cannot be started: {e}")))?;
         Ok(Sqlite {
             writer,
             readers,
@@ -217,7 +219,7 @@ impl Sqlite {
     ) -> Result<T, QueueError> {
         let readers = self.readers.clone();
         let answer = tokio::task::spawn_blocking(move || readers.read(read)).await;
-        answer.map_err(|e| QueueError::Unavailable(e.to_string()))?.map_err(|e| group_commit::queue_error(&e))
+        answer.map_err(|e| QueueError::Unavailable(e.to_string()))?.map_err(|e| operations::queue_error(&e))
     }
 }
 

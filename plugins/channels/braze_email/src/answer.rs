@@ -20,19 +20,15 @@ struct Answer {
 
 /// Any 2xx response means that Braze accepted the message. 429 and 5xx are recoverable, all others are fatal.
 pub fn read(response: &Response, now: Timestamp, random: u64) -> Result<Receipt, DeliveryError> {
-    let answer: Option<Answer> = serde_json::from_slice(&response.body).ok();
+    let answer: Answer = serde_json::from_slice(&response.body).unwrap_or_default();
+    let described = || response.described("Braze", "", answer.message.as_deref());
     match response.status {
-        200..=299 => Ok(receipt(response, answer.unwrap_or_default())),
+        200..=299 => Ok(receipt(response, answer)),
         429 | 500..=599 => Err(DeliveryError::Recoverable(RecoverableError {
-            message: described(response, answer),
+            message: described(),
             next_attempt_time: Some(retry_time(response, now).unwrap_or(time::about(now, DELAY_MS, JITTER_MS, random))),
         })),
-        300..=399 => {
-            let to = response.header("location").unwrap_or("nowhere");
-            let hint = "redirects are not followed, check config key \"rest-endpoint\"";
-            Err(DeliveryError::Fatal(format!("Braze answered {}, a redirect to {to}: {hint}", response.status)))
-        }
-        _ => Err(DeliveryError::Fatal(described(response, answer))),
+        _ => Err(DeliveryError::Fatal(response.redirected("Braze", "rest-endpoint").unwrap_or_else(described))),
     }
 }
 
@@ -49,15 +45,6 @@ fn receipt(response: &Response, answer: Answer) -> Receipt {
 #[derive(serde::Serialize)]
 struct Note {
     note: String,
-}
-
-/// Braze's message, otherwise the start of its response.
-fn described(response: &Response, answer: Option<Answer>) -> String {
-    let text = answer.and_then(|answer| answer.message).unwrap_or_else(|| response.excerpt());
-    match text.trim() {
-        "" => format!("Braze answered {}", response.status),
-        text => format!("Braze answered {}: {text}", response.status),
-    }
 }
 
 /// The time that Braze suggests, in Retry-After or two headers of Braze

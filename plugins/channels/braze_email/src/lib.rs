@@ -11,7 +11,7 @@ mod settings;
 use std::sync::LazyLock;
 
 use ace_plugin::channel::{ActionLink, Attempt, Channel, ChannelInfo, DeliveryError, Receipt, Rendered};
-use ace_plugin::email::{self, Defaults};
+use ace_plugin::email::{self, Defaults, RenderedEmail};
 use ace_plugin::{Error, Message, Recipient, Settings, http, random, time};
 
 use request::Mail;
@@ -82,6 +82,7 @@ fn mail(
 ) -> Result<Mail, DeliveryError> {
     email::refuse_copies_and_attachments(message, "Braze")?;
     let is_transactional = message.is_transactional();
+    let rendered = RenderedEmail::of(rendered)?;
     Ok(Mail {
         user_id,
         is_transactional,
@@ -90,23 +91,22 @@ fn mail(
             None => is_transactional,
         },
         campaign: settings.campaigns.get(&message.name()).cloned(),
-        from: from(settings, message, rendered)?,
+        from: from(settings, message, &rendered.from_name)?,
         reply_to: email::addresses(message, "/reply_to")?,
         headers: email::corrected_headers(message.headers()),
-        subject: email::one_line(rendered.text("subject.txt")?),
-        html: email::page(rendered.text("head.html")?, rendered.text("body.html")?),
-        text: rendered.text("body.txt")?.to_owned(),
+        subject: rendered.subject,
+        html: rendered.html,
+        text: rendered.text.to_owned(),
     })
 }
 
 /// The sender: the one configured for Braze, which only accepts registered senders, otherwise that of the message, otherwise the default.
-fn from(settings: &settings::Settings, message: &Message, rendered: &Rendered) -> Result<String, DeliveryError> {
+fn from(settings: &settings::Settings, message: &Message, from_name: &str) -> Result<String, DeliveryError> {
     let own = match &settings.from {
         Some(from) => Some(from.clone()),
         None => email::from_address(message)?,
     };
-    let from_name = email::one_line(rendered.text("from_name.txt")?);
-    request::from(own.as_deref(), settings.default_from.as_deref(), &from_name).map_err(DeliveryError::Fatal)
+    request::from(own.as_deref(), settings.default_from.as_deref(), from_name).map_err(DeliveryError::Fatal)
 }
 
 const NO_USER_ID: &str = "the recipient has no user id, which Braze requires";

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ace_plugin::{email, http};
+use ace_plugin::{SettingsReader, email};
 
 /// edx-ace's ACE_DEFAULT_API_TIMEOUT.
 const TIMEOUT_MS: u32 = 5_000;
@@ -31,38 +31,26 @@ pub struct Campaign {
 
 /// Parses the settings. The error names all invalid keys.
 pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
-    let text = |key: &str| get(key).filter(|value| !value.trim().is_empty());
-    let mut problems = Vec::new();
-    let mut required = |kind: &str, key: &str| {
-        text(key).unwrap_or_else(|| {
-            problems.push(format!("{kind} {key:?} is not set"));
-            String::new()
-        })
+    let mut reader = SettingsReader::new(&get);
+    let base = reader.base_url("rest-endpoint", None);
+    let settings = Settings {
+        url: format!("{base}/messages/send"),
+        app_id: reader.required("app-id"),
+        api_key: reader.required_secret("api-key"),
+        campaigns: reader.checked("campaigns", get("campaigns").map_or(Ok(BTreeMap::new()), |json| campaigns(&json))),
+        from: mailbox(&mut reader, "from-email"),
+        default_from: mailbox(&mut reader, "default-from-email"),
+        timeout_ms: reader.timeout_ms(TIMEOUT_MS),
     };
-    let endpoint = required("config key", "rest-endpoint");
-    let app_id = required("config key", "app-id");
-    let api_key = required("secret", "api-key");
+    reader.finish(settings)
+}
 
-    let mut check = |key: &str, problem: Option<String>| {
-        problems.extend(problem.map(|why| format!("config key {key:?}: {why}")));
-    };
-    let url = http::base_url(&endpoint).map(|base| format!("{base}/messages/send"));
-    check("rest-endpoint", url.as_ref().err().filter(|_| !endpoint.is_empty()).cloned());
-    let campaigns = get("campaigns").map_or(Ok(BTreeMap::new()), |json| campaigns(&json));
-    check("campaigns", campaigns.as_ref().err().cloned());
-    let timeout_ms = get("timeout-seconds").map_or(Ok(TIMEOUT_MS), |text| http::timeout_ms(&text));
-    check("timeout-seconds", timeout_ms.as_ref().err().cloned());
-    let (from, default_from) = (text("from-email"), text("default-from-email"));
-    for (key, value) in [("from-email", &from), ("default-from-email", &default_from)] {
-        check(key, value.as_deref().and_then(|mailbox| email::address(mailbox).err()));
+fn mailbox(reader: &mut SettingsReader<'_>, key: &str) -> Option<String> {
+    let text = reader.text(key)?;
+    if let Err(why) = email::address(&text) {
+        reader.problem(key, why);
     }
-
-    match (url, campaigns, timeout_ms) {
-        (Ok(url), Ok(campaigns), Ok(timeout_ms)) if problems.is_empty() => {
-            Ok(Settings { url, app_id, api_key, campaigns, from, default_from, timeout_ms })
-        }
-        _ => Err(problems.join("; ")),
-    }
+    Some(text)
 }
 
 fn campaigns(json: &str) -> Result<BTreeMap<String, Campaign>, String> {

@@ -40,12 +40,10 @@ pub fn read(response: &Response, now: Timestamp, random: u64) -> Result<Receipt,
         Some(Answer { error: None, errormsg: None, send_id }) if (200..=299).contains(&status) => {
             Ok(receipt(response, send_id))
         }
-        _ if (300..=399).contains(&status) => {
-            let to = response.header("location").unwrap_or("nowhere");
-            let hint = "redirects are not followed, check config key \"endpoint\"";
-            Err(DeliveryError::Fatal(format!("Sailthru answered {status}, a redirect to {to}: {hint}")))
+        answer => {
+            let redirected = response.redirected("Sailthru", "endpoint");
+            Err(DeliveryError::Fatal(redirected.unwrap_or_else(|| described(response, answer))))
         }
-        answer => Err(DeliveryError::Fatal(described(response, answer))),
     }
 }
 
@@ -63,16 +61,12 @@ fn receipt(response: &Response, send_id: Option<String>) -> Receipt {
 
 /// Sailthru's code and message, otherwise the start of its response.
 fn described(response: &Response, answer: Option<Answer>) -> String {
-    let status = response.status;
     match answer {
         Some(Answer { error: Some(code), errormsg, .. }) => {
-            let text = errormsg.unwrap_or_else(|| "no text".to_owned());
-            format!("Sailthru answered {status} with error {code}: {text}")
+            let text = errormsg.as_deref().unwrap_or("no text");
+            response.described("Sailthru", &format!("with error {code}"), Some(text))
         }
-        _ => match response.excerpt().as_str() {
-            "" => format!("Sailthru answered {status}"),
-            text => format!("Sailthru answered {status}: {text}"),
-        },
+        _ => response.described("Sailthru", "", None),
     }
 }
 

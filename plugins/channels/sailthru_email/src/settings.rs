@@ -1,6 +1,6 @@
 //! The settings.
 
-use ace_plugin::http;
+use ace_plugin::SettingsReader;
 
 const ENDPOINT: &str = "https://api.sailthru.com";
 /// The timeout of Sailthru's client.
@@ -20,42 +20,23 @@ pub struct Settings {
 
 /// Parses the settings. The error names all invalid keys.
 pub fn read(get: impl Fn(&str) -> Option<String>) -> Result<Settings, String> {
-    let text = |key: &str| get(key).filter(|value| !value.trim().is_empty());
-    let is_debug = match get("debug").as_deref() {
-        None | Some("false") => Ok(false),
-        Some("true") => Ok(true),
-        Some(other) => Err(format!("config key \"debug\": {other:?} is neither true nor false")),
+    let mut reader = SettingsReader::new(&get);
+    let is_debug = reader
+        .text("debug")
+        .map_or(Ok(false), |text| text.parse().map_err(|_| format!("{text:?} is neither true nor false")));
+    let is_debug = reader.checked("debug", is_debug);
+    let template_name = reader.required("template-name");
+    let mut secret = |key| if is_debug { reader.text(key).unwrap_or_default() } else { reader.required_secret(key) };
+    let (api_key, api_secret) = (secret("api-key"), secret("api-secret"));
+    let settings = Settings {
+        url: reader.base_url("endpoint", Some(ENDPOINT)) + "/send",
+        template_name,
+        api_key,
+        api_secret,
+        is_debug,
+        timeout_ms: reader.timeout_ms(TIMEOUT_MS),
     };
-    let may_lack_secrets = matches!(is_debug, Ok(true));
-    let base = http::base_url(text("endpoint").as_deref().unwrap_or(ENDPOINT));
-    let url = base.map(|base| format!("{base}/send")).map_err(|why| format!("config key \"endpoint\": {why}"));
-    let timeout_ms = get("timeout-seconds").map_or(Ok(TIMEOUT_MS), |text| http::timeout_ms(&text));
-    let timeout_ms = timeout_ms.map_err(|why| format!("config key \"timeout-seconds\": {why}"));
-
-    let mut problems = Vec::new();
-    for (kind, key, is_needed) in [
-        ("config key", "template-name", true),
-        ("secret", "api-key", !may_lack_secrets),
-        ("secret", "api-secret", !may_lack_secrets),
-    ] {
-        if is_needed && text(key).is_none() {
-            problems.push(format!("{kind} {key:?} is not set"));
-        }
-    }
-    problems.extend(is_debug.as_ref().err().cloned());
-    problems.extend(url.as_ref().err().cloned());
-    problems.extend(timeout_ms.as_ref().err().cloned());
-    match (is_debug, url, timeout_ms) {
-        (Ok(is_debug), Ok(url), Ok(timeout_ms)) if problems.is_empty() => Ok(Settings {
-            url,
-            template_name: text("template-name").unwrap_or_default(),
-            api_key: text("api-key").unwrap_or_default(),
-            api_secret: text("api-secret").unwrap_or_default(),
-            is_debug,
-            timeout_ms,
-        }),
-        _ => Err(problems.join("; ")),
-    }
+    reader.finish(settings)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub fn sender(own: Option<&str>, default: Option<&str>, from_name: &str) -> Resu
             Ok(Some(named(from_name, address)))
         }
         (None, None) if from_name.is_empty() => Ok(None),
-        (None, None) => Ok(Some(format!("{} <>", phrase(from_name)))),
+        (None, None) => Ok(Some(format!("{} <>", display_name(from_name)))),
     }
 }
 
@@ -48,13 +48,13 @@ fn split(mailbox: &str) -> Option<(&str, &str)> {
 fn named(name: &str, address: &str) -> String {
     match name {
         "" => address.to_owned(),
-        name => format!("{} <{address}>", phrase(name)),
+        name => format!("{} <{address}>", display_name(name)),
     }
 }
 
 /// A display name according to RFC 5322, section 3.2.5: atoms unchanged, anything else as a quoted string. Non-ASCII letters are
 /// allowed in atoms (RFC 6532); the host encodes them.
-fn phrase(name: &str) -> String {
+pub fn display_name(name: &str) -> String {
     let is_plain = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || " !#$%&'*+-/=?^_`{|}~".contains(c);
     if name.chars().all(is_plain) {
         return name.to_owned();

@@ -3,10 +3,12 @@
 use std::sync::Once;
 
 use super::channel_world::exports::openedx::ace::channel as channel_wit;
+use super::feedback_world::exports::openedx::ace::feedback as feedback_wit;
 use super::policy_world::exports::openedx::ace::policy as policy_wit;
 use super::resolver_world::exports::openedx::ace::recipient_resolver as resolver_wit;
-use crate::bindings::openedx::ace::messages;
+use crate::bindings::openedx::ace::{incoming, messages};
 use crate::channel::{self, Channel, Rendered};
+use crate::feedback::{self, Feedback, Request};
 use crate::policy::{self, Policy};
 use crate::recipient_resolver::{self, RecipientResolver};
 use crate::{Level, Message};
@@ -73,6 +75,18 @@ impl<T: RecipientResolver> resolver_wit::Guest for T {
     ) -> Result<recipient_resolver::Page, recipient_resolver::ResolveError> {
         log_panics();
         T::resolve(&message_type, &arguments, cursor.as_deref(), limit)
+    }
+}
+
+impl<T: Feedback> feedback_wit::Guest for T {
+    fn enabled() -> Result<(), String> {
+        log_panics();
+        T::enabled()
+    }
+
+    fn receive(request: incoming::Request) -> Result<feedback::Received, feedback::FeedbackError> {
+        log_panics();
+        T::receive(&Request::new(request))
     }
 }
 

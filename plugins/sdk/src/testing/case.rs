@@ -8,6 +8,9 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::RecoverableError;
+use crate::authorized_http::AuthorizedError;
+use crate::delivery::{Note, Outcome};
 use crate::http::{HttpError, Response};
 
 /// A JSON object.
@@ -26,6 +29,8 @@ pub struct Case {
     #[serde(default)]
     pub message: Value,
     pub resolve: Option<Resolve>,
+    pub request: Option<IncomingRequest>,
+    pub public_url: Option<String>,
     /// `policy` or `channel`, for a plugin that is both. A table skips cases of the other kind.
     #[serde(rename = "ask")]
     _ask: Option<String>,
@@ -37,9 +42,15 @@ pub struct Case {
     pub config: Object,
     #[serde(default)]
     pub secrets: BTreeMap<String, String>,
+    /// The keys that verify signatures, by the plugin's names for its credentials; `test-NAME` if it is not given.
+    #[serde(default)]
+    pub credentials: BTreeMap<String, String>,
     #[serde(default)]
     pub rendered: BTreeMap<String, String>,
     pub attempt: Option<u32>,
+    /// The notes of earlier attempts.
+    #[serde(default)]
+    pub noted: Vec<Note>,
     #[serde(default)]
     pub host: VecDeque<Exchange>,
     pub expect: Option<Value>,
@@ -62,6 +73,31 @@ pub struct Resolve {
 
 fn page_length() -> u32 {
     100
+}
+
+/// A request from outside, for a plugin that reads feedback.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IncomingRequest {
+    #[serde(default = "post")]
+    pub method: String,
+    #[serde(default)]
+    pub path: String,
+    pub query: Option<String>,
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
+    #[serde(default)]
+    body: Value,
+}
+
+impl IncomingRequest {
+    pub fn body(&self) -> Vec<u8> {
+        bytes(&self.body)
+    }
+}
+
+fn post() -> String {
+    "POST".to_owned()
 }
 
 /// An expected request, and its answer.
@@ -90,6 +126,8 @@ enum HttpFailure {
     Connection,
     TimedOut,
     TooLarge,
+    Rejected,
+    Unavailable,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -102,6 +140,19 @@ pub enum MailAnswer {
 }
 
 impl HttpAnswer {
+    /// The outcome of a request with a credential.
+    pub fn authorized_outcome(self) -> Result<Response, AuthorizedError> {
+        let message = "the case says so".to_owned();
+        match self.error {
+            Some(HttpFailure::Rejected) => Err(AuthorizedError::Rejected(message)),
+            Some(HttpFailure::Unavailable) => {
+                Err(AuthorizedError::Unavailable(RecoverableError { message, next_attempt_time: Some(0) }))
+            }
+            _ => self.outcome().map_err(AuthorizedError::Http),
+        }
+    }
+
+    /// The outcome of a request without a credential.
     pub fn outcome(self) -> Result<Response, HttpError> {
         match self.error {
             None => Ok(Response {
@@ -110,7 +161,7 @@ impl HttpAnswer {
                 body: bytes(&self.body),
             }),
             Some(HttpFailure::Denied) => Err(HttpError::Denied("the case says so".to_owned())),
-            Some(HttpFailure::Connection) => {
+            Some(HttpFailure::Connection | HttpFailure::Rejected | HttpFailure::Unavailable) => {
                 Err(HttpError::Connection("the connection broke: the case says so".to_owned()))
             }
             Some(HttpFailure::TimedOut) => Err(HttpError::TimedOut),
@@ -148,10 +199,10 @@ impl Case {
         }
         let case: Case = serde_json::from_value(entry.clone()).map_err(|e| e.to_string())?;
         case.now()?;
-        if case.resolve.is_some() || case.message.is_object() {
+        if case.resolve.is_some() || case.request.is_some() || case.message.is_object() {
             Ok(case)
         } else {
-            Err("missing field `message` (or, for a resolver, `resolve`)".to_owned())
+            Err("missing field `message` (or, for a resolver, `resolve`, or, for feedback, `request`)".to_owned())
         }
     }
 
@@ -188,7 +239,25 @@ impl Case {
             let given = given.get(field).filter(|value| !value.is_null());
             (field.to_owned(), given.cloned().unwrap_or(default))
         };
-        Ok(fields.into_iter().map(value).collect())
+        let mut message: Object = fields.into_iter().map(value).collect();
+        self.remove_noted(&mut message);
+        Ok(message)
+    }
+
+    /// Removes the addresses whose outcome is known.
+    fn remove_noted(&self, message: &mut Object) {
+        let Some(recipient) = message.get_mut("recipient").and_then(Value::as_object_mut) else { return };
+        for Note { kind, address, .. } in self.noted.iter().filter(|note| note.outcome != Outcome::Retry) {
+            let contacts = recipient.get_mut("contacts").and_then(Value::as_object_mut);
+            match contacts.and_then(|contacts| contacts.get_mut(kind)) {
+                Some(Value::Array(list)) => list.retain(|one| one != address.as_str()),
+                Some(one) if *one == address.as_str() => *one = json!([]),
+                _ => {}
+            }
+            if kind == "email" && recipient.get("email_address").is_some_and(|one| one == address.as_str()) {
+                recipient.insert("email_address".to_owned(), Value::Null);
+            }
+        }
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Requests {
     outbox: bool,
     #[serde(default)]
     secrets: Vec<String>,
+    #[serde(default)]
+    credentials: Vec<String>,
 }
 
 impl Manifest {
@@ -56,6 +58,16 @@ impl Requests {
 
     pub fn outbox(&self) -> Result<(), String> {
         self.outbox.then_some(()).ok_or_else(|| not_requested("outbox = true"))
+    }
+
+    pub fn credential(&self, name: &str) -> Result<(), String> {
+        let is_requested = self.credentials.iter().any(|requested| requested == name);
+        is_requested.then_some(()).ok_or_else(|| not_requested(&format!("credentials = [\"{name}\"]")))
+    }
+
+    /// The default keys of credentials: `test-NAME`.
+    pub fn credentials(&self) -> BTreeMap<String, String> {
+        self.credentials.iter().map(|name| (name.clone(), format!("test-{name}"))).collect()
     }
 
     /// The default values of secrets: `test-NAME`.

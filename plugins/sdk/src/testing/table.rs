@@ -13,6 +13,7 @@ use super::manifest::Manifest;
 use super::world::{self, World};
 use crate::RecoverableError;
 use crate::channel::{Attempt, Channel, DeliveryError, Receipt, Rendered};
+use crate::feedback::{Feedback, Request};
 use crate::policy::{Policy, PolicyResult};
 use crate::recipient_resolver::{Page, RecipientResolver, ResolveError};
 
@@ -100,7 +101,9 @@ impl Table {
                 world::with(|world| world.delivery_key = Some(attempt.idempotency_key.clone()));
                 Ok(C::deliver(&message, Rendered::new(files.clone()), &attempt))
             };
-            Ok(asked(None, C::enabled, deliver, delivered))
+            let mut answer = asked(None, C::enabled, deliver, delivered);
+            world::with(|world| world.add_notes(&mut answer));
+            Ok(answer)
         });
     }
 
@@ -114,9 +117,22 @@ impl Table {
         });
     }
 
+    /// Runs the cases of a plugin that reads feedback. `test` is that of [`policy`](Self::policy).
+    pub fn feedback<F: Feedback>(self, test: &str) {
+        self.run(test, "feedback", |name, case| {
+            let request = case.request.clone().ok_or("feedback is read from a \"request\", not from a \"message\"")?;
+            let request = Request::new(world::imports::incoming::Request(request, name.to_owned()));
+            Ok(asked(None, F::enabled, || Ok(F::receive(&request)), feedback::received))
+        });
+    }
+
     /// Runs each case in a process, or in such a process its case. Skips cases of another kind of plugin.
     fn run(mut self, test: &str, kind: &str, ask: fn(&str, &Case) -> Result<Value, String>) {
-        self.cases.retain(|(_, entry)| entry.get("ask").and_then(Value::as_str).is_none_or(|of| of == kind));
+        let kind_of = |entry: &Value| match entry.get("request") {
+            Some(_) => Some("feedback".to_owned()),
+            None => entry.get("ask").and_then(Value::as_str).map(str::to_owned),
+        };
+        self.cases.retain(|(_, entry)| kind_of(entry).is_none_or(|of| of == kind));
         if let Ok(index) = std::env::var(CASE) {
             let index: usize = index.parse().expect("the number of a case");
             return self.report(index, ask);
@@ -301,5 +317,6 @@ fn resolved(answer: Result<Page, ResolveError>, limit: Option<u32>) -> Result<Va
     Ok(json!({"page": fields}))
 }
 
+mod feedback;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::case::{Case, Exchange, MailAnswer, Object, matches, written};
 use super::manifest::{Manifest, Requests};
+use crate::delivery::Note;
 
 /// The number of random bytes from a seed before they repeat.
 const RANDOM_BYTES: usize = 4 * 1024;
@@ -17,12 +18,15 @@ const RANDOM_BYTES: usize = 4 * 1024;
 pub struct World {
     config: Object,
     secrets: BTreeMap<String, String>,
+    /// The keys that verify signatures.
+    credentials: BTreeMap<String, String>,
     requests: Requests,
     facts: BTreeMap<(String, String), Vec<u8>>,
     /// The numbers of counted tokens, by bucket, key and token.
     tokens: BTreeMap<(String, String, String), i64>,
     /// The taken places by bucket and key: tokens and times.
     places: BTreeMap<(String, String), BTreeMap<String, u64>>,
+    public_url: Option<String>,
     now: Timestamp,
     random: Vec<u8>,
     random_at: usize,
@@ -30,6 +34,11 @@ pub struct World {
     files: BTreeSet<String>,
     /// The idempotency key during a delivery.
     pub delivery_key: Option<String>,
+    /// The notes of earlier attempts.
+    noted: Vec<Note>,
+    /// The notes of this attempt, and its hold.
+    outcomes: Vec<Value>,
+    hold: Option<Value>,
     /// Unexpected calls.
     pub unexpected: Vec<String>,
     pub logs: Vec<String>,
@@ -57,22 +66,29 @@ impl World {
         config.extend(case.config.clone());
         let mut secrets = manifest.requests.secrets();
         secrets.extend(case.secrets.clone());
+        let mut credentials = manifest.requests.credentials();
+        credentials.extend(case.credentials.clone());
         let facts = case.facts.iter().flat_map(|(bucket, facts)| {
             facts.iter().map(|(key, value)| ((bucket.clone(), key.clone()), text(value).into_bytes()))
         });
         Ok(World {
             config,
             secrets,
+            credentials,
             requests: manifest.requests.clone(),
             facts: facts.collect(),
             tokens: BTreeMap::new(),
             places: BTreeMap::new(),
+            public_url: case.public_url.clone(),
             now: case.now()?,
             random: random_bytes(case.seed.unwrap_or_default()),
             random_at: 0,
             host: case.host.clone(),
             files: BTreeSet::new(),
             delivery_key: None,
+            noted: case.noted.clone(),
+            outcomes: Vec::new(),
+            hold: None,
             unexpected: Vec::new(),
             logs: Vec::new(),
         })
@@ -93,6 +109,14 @@ impl World {
             (bucket.clone(), Value::Object(held.collect()))
         };
         Value::Object(requested.iter().map(bucket).collect())
+    }
+
+    /// Adds the notes and the hold of a delivery to its answer.
+    pub fn add_notes(&self, answer: &mut Value) {
+        if !self.outcomes.is_empty() {
+            answer["outcomes"] = self.outcomes.clone().into();
+        }
+        self.hold.iter().for_each(|hold| answer["hold"] = hold.clone());
     }
 
     /// The number of expected requests that were not made.

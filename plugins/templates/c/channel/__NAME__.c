@@ -4,10 +4,9 @@
 
 #include "gen/channel_plugin.h"
 #define ACE_WORLD channel_plugin
-#include "ace.h"
+#include "ace_channel.h"
 
 typedef exports_openedx_ace_channel_own_message_t own_message;
-typedef exports_openedx_ace_channel_delivery_error_t delivery_error;
 
 void exports_openedx_ace_channel_describe(exports_openedx_ace_channel_channel_info_t *info) {
   info->channel_type = ace_copy("sms");
@@ -19,12 +18,9 @@ void exports_openedx_ace_channel_describe(exports_openedx_ace_channel_channel_in
 }
 
 bool exports_openedx_ace_channel_enabled(ace_text *err) {
-  const char *keys[] = {"url", "token"};
-  for (size_t i = 0; i < 2; i++) {
-    ace_text value;
-    if (!ace_required(keys[i], &value, err)) return false;
-    ace_free(&value);
-  }
+  ace_text url;
+  if (!ace_required("url", &url, err)) return false;
+  ace_free(&url);
   return true;
 }
 
@@ -45,17 +41,6 @@ void exports_openedx_ace_channel_tracker_image_sources(own_message message, chan
   sources->len = 0;
 }
 
-static bool fail(delivery_error *err, bool is_final, ace_text why) {
-  memset(err, 0, sizeof *err);
-  err->tag = is_final ? EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_FATAL : EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_RECOVERABLE;
-  if (is_final) {
-    err->val.fatal = why;
-  } else {
-    err->val.recoverable.message = why;
-  }
-  return false;
-}
-
 // {"to": …, "text": …}, or nothing where there is no telephone number.
 static bool write_body(own_message message, ace_text text, ace_text *body) {
   openedx_ace_messages_recipient_t recipient;
@@ -74,31 +59,22 @@ static bool write_body(own_message message, ace_text text, ace_text *body) {
   return is_found;
 }
 
-static bool post(ace_text url, ace_text authorization, ace_text key, ace_text body, delivery_error *err) {
+static bool post(ace_text url, ace_text key, ace_text body, ace_delivery_error *err) {
   channel_plugin_tuple2_string_string_t headers[] = {
-      {ace_borrowed("authorization"), authorization},
       {ace_borrowed("content-type"), ace_borrowed("application/json")},
       {ace_borrowed("idempotency-key"), key},
   };
   openedx_ace_http_request_t request = {.method = ace_borrowed("POST"), .url = url};
   request.headers.ptr = headers;
-  request.headers.len = 3;
+  request.headers.len = 2;
   request.body.is_some = true;
   request.body.val.ptr = body.ptr;
   request.body.val.len = body.len;
   openedx_ace_http_response_t response;
-  openedx_ace_http_http_error_t error;
-  if (!openedx_ace_http_fetch(&request, &response, &error)) {
-    bool is_final = error.tag == OPENEDX_ACE_HTTP_HTTP_ERROR_DENIED || error.tag == OPENEDX_ACE_HTTP_HTTP_ERROR_INVALID;
-    openedx_ace_http_http_error_free(&error);
-    return fail(err, is_final, ace_copy(is_final ? "the gateway must not be asked" : "the gateway did not answer"));
-  }
-  int64_t status = response.status;
+  // The host adds the credential, so the token never enters the plugin.
+  if (!ace_fetch_ok(&request, "gateway", &response, err)) return false;
   openedx_ace_http_response_free(&response);
-  if (status >= 200 && status < 300) return true;
-  ace_text why = ace_copy("the gateway: HTTP ");
-  ace_append_number(&why, status);
-  return fail(err, status != 429 && status < 500, why);
+  return true;
 }
 
 bool exports_openedx_ace_channel_deliver(
@@ -106,24 +82,15 @@ bool exports_openedx_ace_channel_deliver(
     channel_plugin_list_tuple2_string_string_t *rendered,
     exports_openedx_ace_channel_attempt_t *attempt,
     exports_openedx_ace_channel_receipt_t *receipt,
-    delivery_error *err) {
+    ace_delivery_error *err) {
   memset(receipt, 0, sizeof *receipt);
-  ace_text body, url, token, why;
+  ace_text body, url, why;
   bool has_body = write_body(message, rendered->ptr[0].f1, &body);
   // An owned handle is dropped exactly once, on every way out.
   openedx_ace_messages_message_drop_own(message);
-  if (!has_body) {
-    memset(err, 0, sizeof *err);
-    err->tag = EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_SKIPPED;
-    err->val.skipped = ace_copy("the recipient has no telephone number");
-    return false;
-  }
-  if (!ace_required("url", &url, &why) || !ace_required("token", &token, &why)) return fail(err, true, why);
-  ace_text authorization = ace_copy("Bearer ");
-  ace_append(&authorization, token.ptr, token.len);
-  bool is_sent = post(url, authorization, attempt->idempotency_key, body, err);
-  ace_free(&authorization);
-  ace_free(&token);
+  if (!has_body) return ace_skipped(ace_copy("the recipient has no telephone number"), err);
+  if (!ace_required("url", &url, &why)) return ace_fatal(why, err);
+  bool is_sent = post(url, attempt->idempotency_key, body, err);
   ace_free(&url);
   ace_free(&body);
   return is_sent;

@@ -15,7 +15,7 @@ typedef struct channel_plugin_string_t {
 } channel_plugin_string_t;
 
 // UTF-8 JSON text (RFC 8259): one value, no NaN, no infinities. What the host hands out is compact and keeps the
-// order of an object's keys; what a plugin hands back is parsed, and text that is no JSON is a fault of the plugin.
+// order of an object's keys; what a plugin hands back is parsed, and text that is not JSON is a fault of the plugin.
 typedef channel_plugin_string_t openedx_ace_common_json_t;
 
 // Milliseconds since the Unix epoch, UTC, leap seconds not counted.
@@ -134,17 +134,17 @@ typedef struct openedx_ace_mailer_email_t {
   channel_plugin_option_string_t   return_path;
 } openedx_ace_mailer_email_t;
 
-// What the relay took.
+// What the relay accepted.
 typedef struct openedx_ace_mailer_accepted_t {
   // The relay's last answer, one line.
   channel_plugin_string_t   answer;
   // The mail's Message-ID, without angle brackets; the same for the same idempotency key.
   channel_plugin_string_t   message_id;
-  // Recipients it refused, with its answer for each; not empty only where it took others.
+  // Recipients it refused, with its answer for each; not empty only if it accepted others.
   channel_plugin_list_tuple2_string_string_t   refused;
 } openedx_ace_mailer_accepted_t;
 
-// Why the mail was not taken, by what happens next.
+// Why the mail was not accepted, by what happens next.
 typedef struct openedx_ace_mailer_mail_error_t {
   uint8_t tag;
   union {
@@ -157,7 +157,7 @@ typedef struct openedx_ace_mailer_mail_error_t {
 
 // The operator did not grant `mailer`, or the call is not a `deliver`. Nothing was sent. The text names the grant.
 #define OPENEDX_ACE_MAILER_MAIL_ERROR_DENIED 0
-// An address, header or relay that cannot be. Nothing was sent. The text names it.
+// An address, header or relay is invalid. Nothing was sent. The text names it.
 #define OPENEDX_ACE_MAILER_MAIL_ERROR_INVALID 1
 // 4xx, a broken connection, a full pool. A connection that broke after the mail was handed over may have delivered.
 #define OPENEDX_ACE_MAILER_MAIL_ERROR_TEMPORARY 2
@@ -185,12 +185,12 @@ typedef struct openedx_ace_outbox_outbox_error_t {
 
 // The operator granted no folder. The text names the grant.
 #define OPENEDX_ACE_OUTBOX_OUTBOX_ERROR_DENIED 0
-// A file of this name is there already; it was left as it is.
+// A file of this name exists already; it was left as it is.
 #define OPENEDX_ACE_OUTBOX_OUTBOX_ERROR_EXISTS 1
-// No such name can be: absolute, with `..`, an empty part, a backslash or a control character, or leading out of
+// The name is invalid: absolute, with `..`, an empty part, a backslash or a control character, or leading out of
 // the folder through a link; or the content is longer than the operator allows.
 #define OPENEDX_ACE_OUTBOX_OUTBOX_ERROR_INVALID 2
-// The disk is full, the folder is not writable: it may pass.
+// The disk is full or the folder is not writable: it may pass.
 #define OPENEDX_ACE_OUTBOX_OUTBOX_ERROR_UNAVAILABLE 3
 
 typedef struct {
@@ -199,6 +199,15 @@ typedef struct {
     openedx_ace_outbox_outbox_error_t err;
   } val;
 } openedx_ace_outbox_result_void_outbox_error_t;
+
+typedef openedx_ace_common_json_t openedx_ace_delivery_json_t;
+
+typedef openedx_ace_common_timestamp_t openedx_ace_delivery_timestamp_t;
+
+typedef struct {
+  bool is_some;
+  openedx_ace_delivery_timestamp_t val;
+} openedx_ace_delivery_option_timestamp_t;
 
 typedef openedx_ace_common_json_t openedx_ace_messages_json_t;
 
@@ -243,7 +252,7 @@ typedef uint8_t openedx_ace_logging_level_t;
 
 typedef openedx_ace_common_timestamp_t openedx_ace_keyvalue_timestamp_t;
 
-// Why a call was not served. Nothing was changed, but for `unavailable`, after which a change may have happened.
+// Why a call failed. Nothing was changed, except that after `unavailable` a change may have happened.
 typedef struct openedx_ace_keyvalue_keyvalue_error_t {
   uint8_t tag;
   union {
@@ -257,7 +266,7 @@ typedef struct openedx_ace_keyvalue_keyvalue_error_t {
 #define OPENEDX_ACE_KEYVALUE_KEYVALUE_ERROR_DENIED 0
 // The key or value is longer, or the store is fuller, than the operator allows. The text names which.
 #define OPENEDX_ACE_KEYVALUE_KEYVALUE_ERROR_QUOTA 1
-// The store cannot serve this: it cannot be reached now, or the value to count on is no counter.
+// The store cannot be reached now, or the value to count on is not a counter.
 #define OPENEDX_ACE_KEYVALUE_KEYVALUE_ERROR_UNAVAILABLE 2
 
 // What a token was counted as.
@@ -278,11 +287,11 @@ typedef struct {
 
 // Whether a token has one of the places of a sliding window.
 typedef struct openedx_ace_keyvalue_place_t {
-  // It has one: now, or since an earlier call. It keeps it until the window has moved past the moment it was taken.
+  // Whether it has one: now, or since an earlier call. It keeps it until the window has moved past the moment it was taken.
   bool   is_granted;
   // Places in use within the window.
   uint32_t   used;
-  // When the next one comes free. None: one is free, or the token has its own.
+  // When the next one becomes free. None: one is free, or the token has its own.
   openedx_ace_keyvalue_option_timestamp_t   next_free;
 } openedx_ace_keyvalue_place_t;
 
@@ -365,7 +374,7 @@ typedef struct openedx_ace_http_response_t {
   channel_plugin_list_u8_t   body;
 } openedx_ace_http_response_t;
 
-// Why there is no response.
+// The reason why `fetch` returns no response.
 typedef struct openedx_ace_http_http_error_t {
   uint8_t tag;
   union {
@@ -379,9 +388,9 @@ typedef struct openedx_ace_http_http_error_t {
 // The operator did not grant this URL, or its host's address is not a public one. Nothing was sent. The text names
 // the grant.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_DENIED 0
-// No such method, URL or header can be. Nothing was sent.
+// The method, the URL or a header is invalid. Nothing was sent.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_INVALID 1
-// No whole response in time. The other side may have acted on the request.
+// No complete response in time. The other side may have acted on the request.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_TIMED_OUT 2
 // The connection could not be made, or broke. The other side may have acted on the request.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_CONNECTION 3
@@ -395,6 +404,63 @@ typedef struct {
     openedx_ace_http_http_error_t err;
   } val;
 } openedx_ace_http_result_response_http_error_t;
+
+typedef openedx_ace_common_recoverable_error_t openedx_ace_authorized_http_recoverable_error_t;
+
+typedef openedx_ace_http_request_t openedx_ace_authorized_http_request_t;
+
+typedef openedx_ace_http_response_t openedx_ace_authorized_http_response_t;
+
+typedef openedx_ace_http_http_error_t openedx_ace_authorized_http_http_error_t;
+
+// The reason why `fetch` returns no response.
+typedef struct openedx_ace_authorized_http_authorized_error_t {
+  uint8_t tag;
+  union {
+    openedx_ace_authorized_http_http_error_t     http;
+    channel_plugin_string_t     rejected;
+    openedx_ace_authorized_http_recoverable_error_t     unavailable;
+  } val;
+} openedx_ace_authorized_http_authorized_error_t;
+
+// As `http.fetch` says it. `denied`: also if the plugin has no such credential, or this URL is not one of the
+// credential's.
+#define OPENEDX_ACE_AUTHORIZED_HTTP_AUTHORIZED_ERROR_HTTP 0
+// The provider rejects the credential until an operator acts: it was revoked, or the key is wrong. Nothing was sent.
+// The fault is the same for every message.
+#define OPENEDX_ACE_AUTHORIZED_HTTP_AUTHORIZED_ERROR_REJECTED 1
+// No token could be obtained now. Nothing was sent.
+#define OPENEDX_ACE_AUTHORIZED_HTTP_AUTHORIZED_ERROR_UNAVAILABLE 2
+
+typedef struct {
+  bool is_err;
+  union {
+    openedx_ace_authorized_http_response_t ok;
+    openedx_ace_authorized_http_authorized_error_t err;
+  } val;
+} openedx_ace_authorized_http_result_response_authorized_error_t;
+
+// Why a signature cannot be verified.
+typedef struct openedx_ace_signatures_signature_error_t {
+  uint8_t tag;
+  union {
+    channel_plugin_string_t     denied;
+    channel_plugin_string_t     invalid;
+  } val;
+} openedx_ace_signatures_signature_error_t;
+
+// The plugin has no such credential. The text names what ace.toml needs.
+#define OPENEDX_ACE_SIGNATURES_SIGNATURE_ERROR_DENIED 0
+// The algorithm is unknown, or the key is not one for it.
+#define OPENEDX_ACE_SIGNATURES_SIGNATURE_ERROR_INVALID 1
+
+typedef struct {
+  bool is_err;
+  union {
+    bool ok;
+    openedx_ace_signatures_signature_error_t err;
+  } val;
+} openedx_ace_signatures_result_bool_signature_error_t;
 
 typedef struct {
   bool is_err;
@@ -420,8 +486,8 @@ typedef openedx_ace_common_recoverable_error_t exports_openedx_ace_channel_recov
 typedef struct exports_openedx_ace_channel_template_file_t {
   // A plain file name: "subject.txt", "body.html".
   channel_plugin_string_t   name;
-  // Whether the message cannot be delivered without it. One that is not required is left out of what deliver gets
-  // where no template stands.
+  // Whether the message cannot be delivered without it. A file that is not required is omitted
+  // from `deliver` if there is no template for it.
   bool   required;
 } exports_openedx_ace_channel_template_file_t;
 
@@ -449,11 +515,11 @@ typedef struct exports_openedx_ace_channel_action_link_t {
   bool   unsubscribe;
 } exports_openedx_ace_channel_action_link_t;
 
-// Which try this is.
+// Which attempt this is.
 typedef struct exports_openedx_ace_channel_attempt_t {
   // From 1.
   uint32_t   number;
-  // The same for every attempt of this message over this channel: hand it to the provider where it takes one.
+  // The same for every attempt of this message over this channel: pass it to the provider if it accepts one.
   // Delivery is at least once: an attempt may repeat one whose outcome was lost.
   channel_plugin_string_t   idempotency_key;
 } exports_openedx_ace_channel_attempt_t;
@@ -463,11 +529,11 @@ typedef struct {
   exports_openedx_ace_channel_json_t val;
 } exports_openedx_ace_channel_option_json_t;
 
-// What the provider answered when it took the message over.
+// What the provider answered when it accepted the message.
 typedef struct exports_openedx_ace_channel_receipt_t {
   // The provider's id, for later look-up.
   channel_plugin_option_string_t   provider_id;
-  // Whatever else belongs in the timeline (an outcome per device token, say).
+  // More for the timeline.
   exports_openedx_ace_channel_option_json_t   detail;
 } exports_openedx_ace_channel_receipt_t;
 
@@ -485,7 +551,7 @@ typedef struct exports_openedx_ace_channel_delivery_error_t {
 // Try again until the message expires: a time-out, a refused connection, "too many requests", a 5xx of a web
 // service, a 4xx of a mail server.
 #define EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_RECOVERABLE 0
-// Never going to work: a setting or option that cannot be, an answer that is final.
+// It can never work: a setting or option is invalid, the provider's answer is final.
 #define EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_FATAL 1
 // Nothing to do: no address of this kind, no device.
 #define EXPORTS_OPENEDX_ACE_CHANNEL_DELIVERY_ERROR_SKIPPED 2
@@ -514,14 +580,36 @@ typedef struct {
 
 // Imported Functions from `openedx:ace/mailer@1.1.0`
 // Hands one mail to the relay and waits for its answer. `idempotency-key` is the delivery's (attempt.idempotency-key):
-// the Message-ID is made of it, so that a repeated mail can be told. A channel that sends several mails for one
+// the Message-ID is made of it, so that a repeated mail can be recognized. A channel that sends several mails for one
 // message gives each a key of its own.
 extern bool openedx_ace_mailer_send(openedx_ace_mailer_email_t *email, channel_plugin_string_t *idempotency_key, openedx_ace_mailer_accepted_t *ret, openedx_ace_mailer_mail_error_t *err);
 
 // Imported Functions from `openedx:ace/outbox@1.1.0`
-// Writes a whole new file. `name` is relative to the folder, its parts separated by `/`; missing folders are made. A
+// Writes a whole new file. `name` is relative to the folder, its parts separated by `/`; missing folders are created. A
 // reader sees the whole file or none.
 extern bool openedx_ace_outbox_write(channel_plugin_string_t *name, channel_plugin_list_u8_t *content, openedx_ace_outbox_outbox_error_t *err);
+
+// Imported Functions from `openedx:ace/delivery@1.1.0`
+// Stops the whole channel: the provider asked for it, or the failure concerns every message (a revoked key, a used-up quota).
+// Messages of the channel wait without using up attempts. After `until`, at most a day from now, one message tries the channel
+// before the others follow. None: one message tries it from time to time, with growing pauses. The `deliver` call returns its own
+// result as well; a recoverable error uses up no attempt. `reason` is one line for the operator. Of several calls the last counts.
+extern void openedx_ace_delivery_hold_channel(openedx_ace_delivery_timestamp_t *maybe_until, channel_plugin_string_t *reason);
+// Notes the outcome for one address of the message:
+// `{"kind": "push-token", "address": "…", "outcome": "sent", "provider_id": "…", "code": "…"}`. `outcome` is "sent", "dropped" (the
+// address does not exist any more, and the application should delete it), "failed" (it does not get this message) or "retry".
+// `provider_id` and `code`, the provider's error code, are optional. A later note on the same address replaces an earlier one.
+// 
+// The notes are stored with the result of the call; if the channel delivers at most once, they are stored before the next request
+// or mail of the call is sent. Later attempts do not get addresses whose outcome is "sent", "dropped" or "failed": neither among
+// the recipient's contacts nor, for the kind "email", as the e-mail address. A message with a "sent" address counts as sent. With
+// a note "retry", a result that is not an error is treated as a recoverable error.
+// 
+// At most 256 addresses with 64 KiB of text are noted for a message. A note that is malformed or beyond that limit changes nothing
+// and is logged as an error of the plugin.
+extern void openedx_ace_delivery_note_outcome(openedx_ace_delivery_json_t *outcome);
+// The notes of earlier attempts of this message over this channel type, as a JSON list of the objects that `note-outcome` takes.
+extern void openedx_ace_delivery_noted_outcomes(openedx_ace_delivery_json_t *ret);
 
 // Imported Functions from `openedx:ace/messages@1.1.0`
 // The message's own id: 36 characters, lower case, with hyphens. The same id is the same message.
@@ -543,22 +631,22 @@ extern bool openedx_ace_messages_method_message_recipient(openedx_ace_messages_b
 // Headers the sender asked for, in the sender's order; not checked.
 extern void openedx_ace_messages_method_message_headers(openedx_ace_messages_borrow_message_t self, channel_plugin_list_tuple2_string_string_t *ret);
 // A part of the options as JSON text, by RFC 6901 pointer: "/reply_to", "/attachments/0/name", "" for the whole
-// object. `~` in a key is written `~0`, `/` is written `~1`. None: no such part. A part that is there and
-// null is the text `null`. Text that is no pointer traps.
+// object. `~` in a key is written `~0`, `/` is written `~1`. None: there is no such part. A part that is
+// null is the text `null`. Text that is not a pointer traps.
 extern bool openedx_ace_messages_method_message_options(openedx_ace_messages_borrow_message_t self, channel_plugin_string_t *pointer, openedx_ace_messages_json_t *ret);
 // A part of the context, the data for the templates, by pointer as above.
 extern bool openedx_ace_messages_method_message_context(openedx_ace_messages_borrow_message_t self, channel_plugin_string_t *pointer, openedx_ace_messages_json_t *ret);
-// The whole in edx-ace's JSON form. Costs what it weighs.
+// The whole message in edx-ace's JSON form. The cost grows with its size.
 extern void openedx_ace_messages_method_message_to_json(openedx_ace_messages_borrow_message_t self, openedx_ace_messages_json_t *ret);
 
 // Imported Functions from `openedx:ace/config@1.1.0`
 // The value of one key of the first level. A string comes as it is, without quotes; everything else as JSON text.
 // A secret wins over a setting of the same name. None: neither is set. The answer is the same for as long as the
-// instance lives, so that a guest may read its settings once and keep them: changed settings mean new instances.
+// instance lives, so a guest may read its settings once and keep them: changed settings mean new instances.
 extern bool openedx_ace_config_get(channel_plugin_string_t *key, channel_plugin_string_t *ret);
 
 // Imported Functions from `openedx:ace/logging@1.1.0`
-// Writes one line. The host adds the plugin's name and the message's uuid, takes known secret values out and writes
+// Writes one line. The host adds the plugin's name and the message's uuid, removes known secret values and writes
 // control characters as spaces. Lines below the operator's level cost a call and are dropped; so is what goes past
 // the bytes a call may log (a setting of the operator), after a warning. Never fails.
 extern void openedx_ace_logging_log(openedx_ace_logging_level_t level, channel_plugin_string_t *message);
@@ -566,29 +654,46 @@ extern void openedx_ace_logging_log(openedx_ace_logging_level_t level, channel_p
 // Imported Functions from `openedx:ace/keyvalue@1.1.0`
 // The value under a key. None: there is none, or its time to live is over. A counter reads as its decimal digits.
 extern bool openedx_ace_keyvalue_get(channel_plugin_string_t *bucket, channel_plugin_string_t *key, channel_plugin_option_list_u8_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Puts a value under a key in place of what was there. `ttl-ms`: milliseconds from now after which it is gone.
-// Without a time to live it stays until deleted.
+// Sets the value of a key. `ttl-ms`: milliseconds from now after which it expires. Without a time to live it stays
+// until it is deleted.
 extern bool openedx_ace_keyvalue_set(channel_plugin_string_t *bucket, channel_plugin_string_t *key, channel_plugin_list_u8_t *value, uint64_t *maybe_ttl_ms, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Takes a key away. One that is not there is no error.
+// Deletes a key. A missing key is not an error.
 extern bool openedx_ace_keyvalue_delete(channel_plugin_string_t *bucket, channel_plugin_string_t *key, openedx_ace_keyvalue_keyvalue_error_t *err);
 // Adds and returns the new count, atomically. A key that is not there counts from 0. `by` may be negative; 0 reads.
-// The time to live (milliseconds) starts when the counter is made: a fixed window.
-// With `once` (a message's uuid, say) the same token counts once, however often a retry or a crash repeats the call;
+// The time to live (milliseconds) starts when the counter is created: a fixed window.
+// With `once` (such as a message's uuid) the same token counts once, however often a retry or a crash repeats the call;
 // the repeated call returns the count as it stands. Tokens are kept as long as the counter.
 extern bool openedx_ace_keyvalue_increment(channel_plugin_string_t *bucket, channel_plugin_string_t *key, int64_t by, uint64_t *maybe_ttl_ms, channel_plugin_string_t *maybe_once, int64_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
 // Adds once for each token, atomically, and tells what that token was counted as. `ttl-ms` as for increment. Tokens are kept as
 // long as the counter. Since 1.1.
 extern bool openedx_ace_keyvalue_count_once(channel_plugin_string_t *bucket, channel_plugin_string_t *key, channel_plugin_string_t *token, int64_t by, uint64_t *maybe_ttl_ms, openedx_ace_keyvalue_counted_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Takes one of `limit` places (at least 1) for this token (a message's uuid, say), where one is free within the last `window-ms`
+// Takes one of `limit` places (at least 1) for this token (such as a message's uuid), if one is free within the last `window-ms`
 // milliseconds. A token that gets none uses none and may try again, so that a cap starves nobody. All calls for one key name
 // the same window. The key reads as the number of places that were in use at the last change. Since 1.1.
 extern bool openedx_ace_keyvalue_take_place(channel_plugin_string_t *bucket, channel_plugin_string_t *key, channel_plugin_string_t *token, uint32_t limit, uint64_t window_ms, openedx_ace_keyvalue_place_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Gives a token's place back: the message was denied by another policy, or failed. None is no error. Since 1.1.
+// Returns a token's place: the message was denied by another policy, or failed. A token without one is not an error. Since 1.1.
 extern bool openedx_ace_keyvalue_give_place_back(channel_plugin_string_t *bucket, channel_plugin_string_t *key, channel_plugin_string_t *token, openedx_ace_keyvalue_keyvalue_error_t *err);
 
 // Imported Functions from `openedx:ace/http@1.1.0`
 // Makes one request and waits for the whole response. Nothing is retried.
 extern bool openedx_ace_http_fetch(openedx_ace_http_request_t *request, openedx_ace_http_response_t *ret, openedx_ace_http_http_error_t *err);
+
+// Imported Functions from `openedx:ace/authorized-http@1.1.0`
+// Makes one request as `http.fetch` does, with what the credential adds: a header, a value in the query, a segment of
+// the path, or a signature over the request. `credential` is the plugin's own name for it: the manifest lists it in
+// `[requests] credentials`, and ace.toml assigns it one of `[credentials]`. For a credential of the kind `url`, the
+// request's URL contains `$(credential)`, with that name, as a whole segment of the path or a whole value of the query.
+// The request must not have a header that the credential sets. If the provider says that a token has expired, the
+// request is sent once more with a new one; nothing else is retried.
+extern bool openedx_ace_authorized_http_fetch(openedx_ace_authorized_http_request_t *request, channel_plugin_string_t *credential, openedx_ace_authorized_http_response_t *ret, openedx_ace_authorized_http_authorized_error_t *err);
+
+// Imported Functions from `openedx:ace/signatures@1.1.0`
+// Whether `signature` is a signature of `data` by a key of this credential, which has two keys while one replaces the
+// other. `credential` is the plugin's own name, as for `authorized-http`.
+extern bool openedx_ace_signatures_verify(channel_plugin_string_t *credential, channel_plugin_string_t *algorithm, channel_plugin_list_u8_t *data, channel_plugin_list_u8_t *signature, bool *ret, openedx_ace_signatures_signature_error_t *err);
+// The same with a public key: SubjectPublicKeyInfo or an X.509 certificate, both in DER. The chain and the dates of a
+// certificate are not checked: the plugin decides whether it trusts the source.
+extern bool openedx_ace_signatures_verify_with(channel_plugin_list_u8_t *key, channel_plugin_string_t *algorithm, channel_plugin_list_u8_t *data, channel_plugin_list_u8_t *signature, bool *ret, openedx_ace_signatures_signature_error_t *err);
 
 // Imported Functions from `openedx:ace/time-zones@1.1.0`
 // Offset from UTC, in milliseconds, positive east of Greenwich, of a zone ("Europe/Paris", "UTC") at a moment in
@@ -686,6 +791,10 @@ void openedx_ace_outbox_outbox_error_free(openedx_ace_outbox_outbox_error_t *ptr
 
 void openedx_ace_outbox_result_void_outbox_error_free(openedx_ace_outbox_result_void_outbox_error_t *ptr);
 
+void openedx_ace_delivery_json_free(openedx_ace_delivery_json_t *ptr);
+
+void openedx_ace_delivery_option_timestamp_free(openedx_ace_delivery_option_timestamp_t *ptr);
+
 void openedx_ace_messages_json_free(openedx_ace_messages_json_t *ptr);
 
 void openedx_ace_messages_recipient_free(openedx_ace_messages_recipient_t *ptr);
@@ -731,6 +840,22 @@ void openedx_ace_http_response_free(openedx_ace_http_response_t *ptr);
 void openedx_ace_http_http_error_free(openedx_ace_http_http_error_t *ptr);
 
 void openedx_ace_http_result_response_http_error_free(openedx_ace_http_result_response_http_error_t *ptr);
+
+void openedx_ace_authorized_http_recoverable_error_free(openedx_ace_authorized_http_recoverable_error_t *ptr);
+
+void openedx_ace_authorized_http_request_free(openedx_ace_authorized_http_request_t *ptr);
+
+void openedx_ace_authorized_http_response_free(openedx_ace_authorized_http_response_t *ptr);
+
+void openedx_ace_authorized_http_http_error_free(openedx_ace_authorized_http_http_error_t *ptr);
+
+void openedx_ace_authorized_http_authorized_error_free(openedx_ace_authorized_http_authorized_error_t *ptr);
+
+void openedx_ace_authorized_http_result_response_authorized_error_free(openedx_ace_authorized_http_result_response_authorized_error_t *ptr);
+
+void openedx_ace_signatures_signature_error_free(openedx_ace_signatures_signature_error_t *ptr);
+
+void openedx_ace_signatures_result_bool_signature_error_free(openedx_ace_signatures_result_bool_signature_error_t *ptr);
 
 void openedx_ace_time_zones_result_s32_string_free(openedx_ace_time_zones_result_s32_string_t *ptr);
 

@@ -79,6 +79,19 @@ extern void __wasm_import_openedx_ace_keyvalue_give_place_back(uint8_t *, size_t
 __attribute__((__import_module__("openedx:ace/http@1.1.0"), __import_name__("fetch")))
 extern void __wasm_import_openedx_ace_http_fetch(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
+// Imported Functions from `openedx:ace/authorized-http@1.1.0`
+
+__attribute__((__import_module__("openedx:ace/authorized-http@1.1.0"), __import_name__("fetch")))
+extern void __wasm_import_openedx_ace_authorized_http_fetch(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *, size_t, uint8_t *);
+
+// Imported Functions from `openedx:ace/signatures@1.1.0`
+
+__attribute__((__import_module__("openedx:ace/signatures@1.1.0"), __import_name__("verify")))
+extern void __wasm_import_openedx_ace_signatures_verify(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
+
+__attribute__((__import_module__("openedx:ace/signatures@1.1.0"), __import_name__("verify-with")))
+extern void __wasm_import_openedx_ace_signatures_verify_with(uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *, size_t, uint8_t *);
+
 // Imported Functions from `openedx:ace/time-zones@1.1.0`
 
 __attribute__((__import_module__("openedx:ace/time-zones@1.1.0"), __import_name__("offset-ms")))
@@ -413,6 +426,67 @@ void openedx_ace_http_result_response_http_error_free(openedx_ace_http_result_re
     openedx_ace_http_response_free(&ptr->val.ok);
   } else {
     openedx_ace_http_http_error_free(&ptr->val.err);
+  }
+}
+
+void openedx_ace_authorized_http_recoverable_error_free(openedx_ace_authorized_http_recoverable_error_t *ptr) {
+  openedx_ace_common_recoverable_error_free(ptr);
+}
+
+void openedx_ace_authorized_http_request_free(openedx_ace_authorized_http_request_t *ptr) {
+  openedx_ace_http_request_free(ptr);
+}
+
+void openedx_ace_authorized_http_response_free(openedx_ace_authorized_http_response_t *ptr) {
+  openedx_ace_http_response_free(ptr);
+}
+
+void openedx_ace_authorized_http_http_error_free(openedx_ace_authorized_http_http_error_t *ptr) {
+  openedx_ace_http_http_error_free(ptr);
+}
+
+void openedx_ace_authorized_http_authorized_error_free(openedx_ace_authorized_http_authorized_error_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      openedx_ace_authorized_http_http_error_free(&ptr->val.http);
+      break;
+    }
+    case 1: {
+      policy_plugin_string_free(&ptr->val.rejected);
+      break;
+    }
+    case 2: {
+      openedx_ace_authorized_http_recoverable_error_free(&ptr->val.unavailable);
+      break;
+    }
+  }
+}
+
+void openedx_ace_authorized_http_result_response_authorized_error_free(openedx_ace_authorized_http_result_response_authorized_error_t *ptr) {
+  if (!ptr->is_err) {
+    openedx_ace_authorized_http_response_free(&ptr->val.ok);
+  } else {
+    openedx_ace_authorized_http_authorized_error_free(&ptr->val.err);
+  }
+}
+
+void openedx_ace_signatures_signature_error_free(openedx_ace_signatures_signature_error_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 0: {
+      policy_plugin_string_free(&ptr->val.denied);
+      break;
+    }
+    case 1: {
+      policy_plugin_string_free(&ptr->val.invalid);
+      break;
+    }
+  }
+}
+
+void openedx_ace_signatures_result_bool_signature_error_free(openedx_ace_signatures_result_bool_signature_error_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
+    openedx_ace_signatures_signature_error_free(&ptr->val.err);
   }
 }
 
@@ -1203,6 +1277,195 @@ bool openedx_ace_http_fetch(openedx_ace_http_request_t *request, openedx_ace_htt
         }
         case 4: {
           variant.val.too_large = (uint64_t) (*((int64_t*) (ptr + 16)));
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool openedx_ace_authorized_http_fetch(openedx_ace_authorized_http_request_t *request, policy_plugin_string_t *credential, openedx_ace_authorized_http_response_t *ret, openedx_ace_authorized_http_authorized_error_t *err) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[(32+2*sizeof(void*))];
+  int32_t option;
+  uint8_t * option1;
+  size_t option2;
+  if (((*request).body).is_some) {
+    const policy_plugin_list_u8_t *payload0 = &((*request).body).val;
+    option = 1;
+    option1 = (uint8_t *) (*payload0).ptr;
+    option2 = (*payload0).len;
+  } else {
+    option = 0;
+    option1 = 0;
+    option2 = 0;
+  }
+  int32_t option5;
+  int32_t option6;
+  if (((*request).timeout_ms).is_some) {
+    const uint32_t *payload4 = &((*request).timeout_ms).val;
+    option5 = 1;
+    option6 = (int32_t) (*payload4);
+  } else {
+    option5 = 0;
+    option6 = 0;
+  }
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_openedx_ace_authorized_http_fetch((uint8_t *) ((*request).method).ptr, ((*request).method).len, (uint8_t *) ((*request).url).ptr, ((*request).url).len, (uint8_t *) ((*request).headers).ptr, ((*request).headers).len, option, option1, option2, option5, option6, (uint8_t *) (*credential).ptr, (*credential).len, ptr);
+  openedx_ace_authorized_http_result_response_authorized_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (openedx_ace_http_response_t) {
+        (uint16_t) (uint16_t) ((int32_t) *((uint16_t*) (ptr + 8))),
+        (policy_plugin_list_tuple2_string_string_t) (policy_plugin_list_tuple2_string_string_t) { (policy_plugin_tuple2_string_string_t*)(*((uint8_t **) (ptr + (8+1*sizeof(void*))))), (*((size_t*) (ptr + (8+2*sizeof(void*))))) },
+        (policy_plugin_list_u8_t) (policy_plugin_list_u8_t) { (uint8_t*)(*((uint8_t **) (ptr + (8+3*sizeof(void*))))), (*((size_t*) (ptr + (8+4*sizeof(void*))))) },
+      };
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      openedx_ace_authorized_http_authorized_error_t variant8;
+      variant8.tag = (int32_t) *((uint8_t*) (ptr + 8));
+      switch ((int32_t) variant8.tag) {
+        case 0: {
+          openedx_ace_http_http_error_t variant;
+          variant.tag = (int32_t) *((uint8_t*) (ptr + 16));
+          switch ((int32_t) variant.tag) {
+            case 0: {
+              variant.val.denied = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 24))), (*((size_t*) (ptr + (24+1*sizeof(void*))))) };
+              break;
+            }
+            case 1: {
+              variant.val.invalid = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 24))), (*((size_t*) (ptr + (24+1*sizeof(void*))))) };
+              break;
+            }
+            case 2: {
+              break;
+            }
+            case 3: {
+              variant.val.connection = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 24))), (*((size_t*) (ptr + (24+1*sizeof(void*))))) };
+              break;
+            }
+            case 4: {
+              variant.val.too_large = (uint64_t) (*((int64_t*) (ptr + 24)));
+              break;
+            }
+          }
+          variant8.val.http = variant;
+          break;
+        }
+        case 1: {
+          variant8.val.rejected = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 16))), (*((size_t*) (ptr + (16+1*sizeof(void*))))) };
+          break;
+        }
+        case 2: {
+          openedx_ace_common_option_timestamp_t option7;
+          switch ((int32_t) *((uint8_t*) (ptr + (16+2*sizeof(void*))))) {
+            case 0: {
+              option7.is_some = false;
+              break;
+            }
+            case 1: {
+              option7.is_some = true;
+              option7.val = (uint64_t) (*((int64_t*) (ptr + (24+2*sizeof(void*)))));
+              break;
+            }
+          }
+          variant8.val.unavailable = (openedx_ace_common_recoverable_error_t) {
+            (policy_plugin_string_t) (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 16))), (*((size_t*) (ptr + (16+1*sizeof(void*))))) },
+            (openedx_ace_common_option_timestamp_t) option7,
+          };
+          break;
+        }
+      }
+
+      result.val.err = variant8;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool openedx_ace_signatures_verify(policy_plugin_string_t *credential, policy_plugin_string_t *algorithm, policy_plugin_list_u8_t *data, policy_plugin_list_u8_t *signature, bool *ret, openedx_ace_signatures_signature_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_openedx_ace_signatures_verify((uint8_t *) (*credential).ptr, (*credential).len, (uint8_t *) (*algorithm).ptr, (*algorithm).len, (uint8_t *) (*data).ptr, (*data).len, (uint8_t *) (*signature).ptr, (*signature).len, ptr);
+  openedx_ace_signatures_result_bool_signature_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      openedx_ace_signatures_signature_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.denied = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+      }
+
+      result.val.err = variant;
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
+}
+
+bool openedx_ace_signatures_verify_with(policy_plugin_list_u8_t *key, policy_plugin_string_t *algorithm, policy_plugin_list_u8_t *data, policy_plugin_list_u8_t *signature, bool *ret, openedx_ace_signatures_signature_error_t *err) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(4*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_openedx_ace_signatures_verify_with((uint8_t *) (*key).ptr, (*key).len, (uint8_t *) (*algorithm).ptr, (*algorithm).len, (uint8_t *) (*data).ptr, (*data).len, (uint8_t *) (*signature).ptr, (*signature).len, ptr);
+  openedx_ace_signatures_result_bool_signature_error_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      openedx_ace_signatures_signature_error_t variant;
+      variant.tag = (int32_t) *((uint8_t*) (ptr + sizeof(void*)));
+      switch ((int32_t) variant.tag) {
+        case 0: {
+          variant.val.denied = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
+          break;
+        }
+        case 1: {
+          variant.val.invalid = (policy_plugin_string_t) { (uint8_t*)(*((uint8_t **) (ptr + (2*sizeof(void*))))), (*((size_t*) (ptr + (3*sizeof(void*))))) };
           break;
         }
       }

@@ -15,7 +15,7 @@ typedef struct resolver_plugin_string_t {
 } resolver_plugin_string_t;
 
 // UTF-8 JSON text (RFC 8259): one value, no NaN, no infinities. What the host hands out is compact and keeps the
-// order of an object's keys; what a plugin hands back is parsed, and text that is no JSON is a fault of the plugin.
+// order of an object's keys; what a plugin hands back is parsed, and text that is not JSON is a fault of the plugin.
 typedef resolver_plugin_string_t openedx_ace_common_json_t;
 
 // Milliseconds since the Unix epoch, UTC, leap seconds not counted.
@@ -116,7 +116,7 @@ typedef uint8_t openedx_ace_logging_level_t;
 
 typedef openedx_ace_common_timestamp_t openedx_ace_keyvalue_timestamp_t;
 
-// Why a call was not served. Nothing was changed, but for `unavailable`, after which a change may have happened.
+// Why a call failed. Nothing was changed, except that after `unavailable` a change may have happened.
 typedef struct openedx_ace_keyvalue_keyvalue_error_t {
   uint8_t tag;
   union {
@@ -130,7 +130,7 @@ typedef struct openedx_ace_keyvalue_keyvalue_error_t {
 #define OPENEDX_ACE_KEYVALUE_KEYVALUE_ERROR_DENIED 0
 // The key or value is longer, or the store is fuller, than the operator allows. The text names which.
 #define OPENEDX_ACE_KEYVALUE_KEYVALUE_ERROR_QUOTA 1
-// The store cannot serve this: it cannot be reached now, or the value to count on is no counter.
+// The store cannot be reached now, or the value to count on is not a counter.
 #define OPENEDX_ACE_KEYVALUE_KEYVALUE_ERROR_UNAVAILABLE 2
 
 // What a token was counted as.
@@ -151,11 +151,11 @@ typedef struct {
 
 // Whether a token has one of the places of a sliding window.
 typedef struct openedx_ace_keyvalue_place_t {
-  // It has one: now, or since an earlier call. It keeps it until the window has moved past the moment it was taken.
+  // Whether it has one: now, or since an earlier call. It keeps it until the window has moved past the moment it was taken.
   bool   is_granted;
   // Places in use within the window.
   uint32_t   used;
-  // When the next one comes free. None: one is free, or the token has its own.
+  // When the next one becomes free. None: one is free, or the token has its own.
   openedx_ace_keyvalue_option_timestamp_t   next_free;
 } openedx_ace_keyvalue_place_t;
 
@@ -243,7 +243,7 @@ typedef struct openedx_ace_http_response_t {
   resolver_plugin_list_u8_t   body;
 } openedx_ace_http_response_t;
 
-// Why there is no response.
+// The reason why `fetch` returns no response.
 typedef struct openedx_ace_http_http_error_t {
   uint8_t tag;
   union {
@@ -257,9 +257,9 @@ typedef struct openedx_ace_http_http_error_t {
 // The operator did not grant this URL, or its host's address is not a public one. Nothing was sent. The text names
 // the grant.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_DENIED 0
-// No such method, URL or header can be. Nothing was sent.
+// The method, the URL or a header is invalid. Nothing was sent.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_INVALID 1
-// No whole response in time. The other side may have acted on the request.
+// No complete response in time. The other side may have acted on the request.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_TIMED_OUT 2
 // The connection could not be made, or broke. The other side may have acted on the request.
 #define OPENEDX_ACE_HTTP_HTTP_ERROR_CONNECTION 3
@@ -273,6 +273,63 @@ typedef struct {
     openedx_ace_http_http_error_t err;
   } val;
 } openedx_ace_http_result_response_http_error_t;
+
+typedef openedx_ace_common_recoverable_error_t openedx_ace_authorized_http_recoverable_error_t;
+
+typedef openedx_ace_http_request_t openedx_ace_authorized_http_request_t;
+
+typedef openedx_ace_http_response_t openedx_ace_authorized_http_response_t;
+
+typedef openedx_ace_http_http_error_t openedx_ace_authorized_http_http_error_t;
+
+// The reason why `fetch` returns no response.
+typedef struct openedx_ace_authorized_http_authorized_error_t {
+  uint8_t tag;
+  union {
+    openedx_ace_authorized_http_http_error_t     http;
+    resolver_plugin_string_t     rejected;
+    openedx_ace_authorized_http_recoverable_error_t     unavailable;
+  } val;
+} openedx_ace_authorized_http_authorized_error_t;
+
+// As `http.fetch` says it. `denied`: also if the plugin has no such credential, or this URL is not one of the
+// credential's.
+#define OPENEDX_ACE_AUTHORIZED_HTTP_AUTHORIZED_ERROR_HTTP 0
+// The provider rejects the credential until an operator acts: it was revoked, or the key is wrong. Nothing was sent.
+// The fault is the same for every message.
+#define OPENEDX_ACE_AUTHORIZED_HTTP_AUTHORIZED_ERROR_REJECTED 1
+// No token could be obtained now. Nothing was sent.
+#define OPENEDX_ACE_AUTHORIZED_HTTP_AUTHORIZED_ERROR_UNAVAILABLE 2
+
+typedef struct {
+  bool is_err;
+  union {
+    openedx_ace_authorized_http_response_t ok;
+    openedx_ace_authorized_http_authorized_error_t err;
+  } val;
+} openedx_ace_authorized_http_result_response_authorized_error_t;
+
+// Why a signature cannot be verified.
+typedef struct openedx_ace_signatures_signature_error_t {
+  uint8_t tag;
+  union {
+    resolver_plugin_string_t     denied;
+    resolver_plugin_string_t     invalid;
+  } val;
+} openedx_ace_signatures_signature_error_t;
+
+// The plugin has no such credential. The text names what ace.toml needs.
+#define OPENEDX_ACE_SIGNATURES_SIGNATURE_ERROR_DENIED 0
+// The algorithm is unknown, or the key is not one for it.
+#define OPENEDX_ACE_SIGNATURES_SIGNATURE_ERROR_INVALID 1
+
+typedef struct {
+  bool is_err;
+  union {
+    bool ok;
+    openedx_ace_signatures_signature_error_t err;
+  } val;
+} openedx_ace_signatures_result_bool_signature_error_t;
 
 typedef struct {
   bool is_err;
@@ -307,7 +364,7 @@ typedef struct exports_openedx_ace_recipient_resolver_resolved_t {
   exports_openedx_ace_recipient_resolver_recipient_t   recipient;
   // The language of their message. None: the host's default.
   resolver_plugin_option_string_t   language;
-  // A JSON object laid over the message type's context, key by key, not deeper. None: nothing of their own.
+  // A JSON object whose keys replace those of the message type's context, at the first level only. None: nothing of their own.
   exports_openedx_ace_recipient_resolver_option_json_t   user_context;
 } exports_openedx_ace_recipient_resolver_resolved_t;
 
@@ -318,7 +375,7 @@ typedef struct {
 
 // One answer of `resolve`.
 typedef struct exports_openedx_ace_recipient_resolver_page_t {
-  // At most as many as were asked for; fewer, or none, does not mean the end.
+  // At most as many as were requested; fewer, or none, does not mean the end.
   exports_openedx_ace_recipient_resolver_list_resolved_t   items;
   // The cursor of the page after this one: any text that means something to the plugin. None: this was the last
   // page.
@@ -334,7 +391,7 @@ typedef struct exports_openedx_ace_recipient_resolver_resolve_error_t {
   } val;
 } exports_openedx_ace_recipient_resolver_resolve_error_t;
 
-// The same page is asked for again later.
+// The same page is requested again later.
 #define EXPORTS_OPENEDX_ACE_RECIPIENT_RESOLVER_RESOLVE_ERROR_RECOVERABLE 0
 // The batch stops here; what was resolved before stays sent. The text is for the operator.
 #define EXPORTS_OPENEDX_ACE_RECIPIENT_RESOLVER_RESOLVE_ERROR_FATAL 1
@@ -374,22 +431,22 @@ extern bool openedx_ace_messages_method_message_recipient(openedx_ace_messages_b
 // Headers the sender asked for, in the sender's order; not checked.
 extern void openedx_ace_messages_method_message_headers(openedx_ace_messages_borrow_message_t self, resolver_plugin_list_tuple2_string_string_t *ret);
 // A part of the options as JSON text, by RFC 6901 pointer: "/reply_to", "/attachments/0/name", "" for the whole
-// object. `~` in a key is written `~0`, `/` is written `~1`. None: no such part. A part that is there and
-// null is the text `null`. Text that is no pointer traps.
+// object. `~` in a key is written `~0`, `/` is written `~1`. None: there is no such part. A part that is
+// null is the text `null`. Text that is not a pointer traps.
 extern bool openedx_ace_messages_method_message_options(openedx_ace_messages_borrow_message_t self, resolver_plugin_string_t *pointer, openedx_ace_messages_json_t *ret);
 // A part of the context, the data for the templates, by pointer as above.
 extern bool openedx_ace_messages_method_message_context(openedx_ace_messages_borrow_message_t self, resolver_plugin_string_t *pointer, openedx_ace_messages_json_t *ret);
-// The whole in edx-ace's JSON form. Costs what it weighs.
+// The whole message in edx-ace's JSON form. The cost grows with its size.
 extern void openedx_ace_messages_method_message_to_json(openedx_ace_messages_borrow_message_t self, openedx_ace_messages_json_t *ret);
 
 // Imported Functions from `openedx:ace/config@1.1.0`
 // The value of one key of the first level. A string comes as it is, without quotes; everything else as JSON text.
 // A secret wins over a setting of the same name. None: neither is set. The answer is the same for as long as the
-// instance lives, so that a guest may read its settings once and keep them: changed settings mean new instances.
+// instance lives, so a guest may read its settings once and keep them: changed settings mean new instances.
 extern bool openedx_ace_config_get(resolver_plugin_string_t *key, resolver_plugin_string_t *ret);
 
 // Imported Functions from `openedx:ace/logging@1.1.0`
-// Writes one line. The host adds the plugin's name and the message's uuid, takes known secret values out and writes
+// Writes one line. The host adds the plugin's name and the message's uuid, removes known secret values and writes
 // control characters as spaces. Lines below the operator's level cost a call and are dropped; so is what goes past
 // the bytes a call may log (a setting of the operator), after a warning. Never fails.
 extern void openedx_ace_logging_log(openedx_ace_logging_level_t level, resolver_plugin_string_t *message);
@@ -397,29 +454,46 @@ extern void openedx_ace_logging_log(openedx_ace_logging_level_t level, resolver_
 // Imported Functions from `openedx:ace/keyvalue@1.1.0`
 // The value under a key. None: there is none, or its time to live is over. A counter reads as its decimal digits.
 extern bool openedx_ace_keyvalue_get(resolver_plugin_string_t *bucket, resolver_plugin_string_t *key, resolver_plugin_option_list_u8_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Puts a value under a key in place of what was there. `ttl-ms`: milliseconds from now after which it is gone.
-// Without a time to live it stays until deleted.
+// Sets the value of a key. `ttl-ms`: milliseconds from now after which it expires. Without a time to live it stays
+// until it is deleted.
 extern bool openedx_ace_keyvalue_set(resolver_plugin_string_t *bucket, resolver_plugin_string_t *key, resolver_plugin_list_u8_t *value, uint64_t *maybe_ttl_ms, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Takes a key away. One that is not there is no error.
+// Deletes a key. A missing key is not an error.
 extern bool openedx_ace_keyvalue_delete(resolver_plugin_string_t *bucket, resolver_plugin_string_t *key, openedx_ace_keyvalue_keyvalue_error_t *err);
 // Adds and returns the new count, atomically. A key that is not there counts from 0. `by` may be negative; 0 reads.
-// The time to live (milliseconds) starts when the counter is made: a fixed window.
-// With `once` (a message's uuid, say) the same token counts once, however often a retry or a crash repeats the call;
+// The time to live (milliseconds) starts when the counter is created: a fixed window.
+// With `once` (such as a message's uuid) the same token counts once, however often a retry or a crash repeats the call;
 // the repeated call returns the count as it stands. Tokens are kept as long as the counter.
 extern bool openedx_ace_keyvalue_increment(resolver_plugin_string_t *bucket, resolver_plugin_string_t *key, int64_t by, uint64_t *maybe_ttl_ms, resolver_plugin_string_t *maybe_once, int64_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
 // Adds once for each token, atomically, and tells what that token was counted as. `ttl-ms` as for increment. Tokens are kept as
 // long as the counter. Since 1.1.
 extern bool openedx_ace_keyvalue_count_once(resolver_plugin_string_t *bucket, resolver_plugin_string_t *key, resolver_plugin_string_t *token, int64_t by, uint64_t *maybe_ttl_ms, openedx_ace_keyvalue_counted_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Takes one of `limit` places (at least 1) for this token (a message's uuid, say), where one is free within the last `window-ms`
+// Takes one of `limit` places (at least 1) for this token (such as a message's uuid), if one is free within the last `window-ms`
 // milliseconds. A token that gets none uses none and may try again, so that a cap starves nobody. All calls for one key name
 // the same window. The key reads as the number of places that were in use at the last change. Since 1.1.
 extern bool openedx_ace_keyvalue_take_place(resolver_plugin_string_t *bucket, resolver_plugin_string_t *key, resolver_plugin_string_t *token, uint32_t limit, uint64_t window_ms, openedx_ace_keyvalue_place_t *ret, openedx_ace_keyvalue_keyvalue_error_t *err);
-// Gives a token's place back: the message was denied by another policy, or failed. None is no error. Since 1.1.
+// Returns a token's place: the message was denied by another policy, or failed. A token without one is not an error. Since 1.1.
 extern bool openedx_ace_keyvalue_give_place_back(resolver_plugin_string_t *bucket, resolver_plugin_string_t *key, resolver_plugin_string_t *token, openedx_ace_keyvalue_keyvalue_error_t *err);
 
 // Imported Functions from `openedx:ace/http@1.1.0`
 // Makes one request and waits for the whole response. Nothing is retried.
 extern bool openedx_ace_http_fetch(openedx_ace_http_request_t *request, openedx_ace_http_response_t *ret, openedx_ace_http_http_error_t *err);
+
+// Imported Functions from `openedx:ace/authorized-http@1.1.0`
+// Makes one request as `http.fetch` does, with what the credential adds: a header, a value in the query, a segment of
+// the path, or a signature over the request. `credential` is the plugin's own name for it: the manifest lists it in
+// `[requests] credentials`, and ace.toml assigns it one of `[credentials]`. For a credential of the kind `url`, the
+// request's URL contains `$(credential)`, with that name, as a whole segment of the path or a whole value of the query.
+// The request must not have a header that the credential sets. If the provider says that a token has expired, the
+// request is sent once more with a new one; nothing else is retried.
+extern bool openedx_ace_authorized_http_fetch(openedx_ace_authorized_http_request_t *request, resolver_plugin_string_t *credential, openedx_ace_authorized_http_response_t *ret, openedx_ace_authorized_http_authorized_error_t *err);
+
+// Imported Functions from `openedx:ace/signatures@1.1.0`
+// Whether `signature` is a signature of `data` by a key of this credential, which has two keys while one replaces the
+// other. `credential` is the plugin's own name, as for `authorized-http`.
+extern bool openedx_ace_signatures_verify(resolver_plugin_string_t *credential, resolver_plugin_string_t *algorithm, resolver_plugin_list_u8_t *data, resolver_plugin_list_u8_t *signature, bool *ret, openedx_ace_signatures_signature_error_t *err);
+// The same with a public key: SubjectPublicKeyInfo or an X.509 certificate, both in DER. The chain and the dates of a
+// certificate are not checked: the plugin decides whether it trusts the source.
+extern bool openedx_ace_signatures_verify_with(resolver_plugin_list_u8_t *key, resolver_plugin_string_t *algorithm, resolver_plugin_list_u8_t *data, resolver_plugin_list_u8_t *signature, bool *ret, openedx_ace_signatures_signature_error_t *err);
 
 // Imported Functions from `openedx:ace/time-zones@1.1.0`
 // Offset from UTC, in milliseconds, positive east of Greenwich, of a zone ("Europe/Paris", "UTC") at a moment in
@@ -538,6 +612,22 @@ void openedx_ace_http_response_free(openedx_ace_http_response_t *ptr);
 void openedx_ace_http_http_error_free(openedx_ace_http_http_error_t *ptr);
 
 void openedx_ace_http_result_response_http_error_free(openedx_ace_http_result_response_http_error_t *ptr);
+
+void openedx_ace_authorized_http_recoverable_error_free(openedx_ace_authorized_http_recoverable_error_t *ptr);
+
+void openedx_ace_authorized_http_request_free(openedx_ace_authorized_http_request_t *ptr);
+
+void openedx_ace_authorized_http_response_free(openedx_ace_authorized_http_response_t *ptr);
+
+void openedx_ace_authorized_http_http_error_free(openedx_ace_authorized_http_http_error_t *ptr);
+
+void openedx_ace_authorized_http_authorized_error_free(openedx_ace_authorized_http_authorized_error_t *ptr);
+
+void openedx_ace_authorized_http_result_response_authorized_error_free(openedx_ace_authorized_http_result_response_authorized_error_t *ptr);
+
+void openedx_ace_signatures_signature_error_free(openedx_ace_signatures_signature_error_t *ptr);
+
+void openedx_ace_signatures_result_bool_signature_error_free(openedx_ace_signatures_result_bool_signature_error_t *ptr);
 
 void openedx_ace_time_zones_result_s32_string_free(openedx_ace_time_zones_result_s32_string_t *ptr);
 

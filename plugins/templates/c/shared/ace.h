@@ -16,6 +16,7 @@
 
 // UTF-8, not ended by a zero byte.
 typedef ACE_JOIN(ACE_WORLD, _string_t) ace_text;
+typedef ACE_JOIN(ACE_WORLD, _list_u8_t) ace_bytes;
 
 // A text that stays where it is: an argument for an import. Never to be freed.
 static inline ace_text ace_borrowed(const char *text) { return (ace_text){(uint8_t *)text, strlen(text)}; }
@@ -121,6 +122,20 @@ static inline bool ace_give_place_back(const char *bucket, ace_text key, ace_tex
   openedx_ace_keyvalue_keyvalue_error_t error;
   if (openedx_ace_keyvalue_give_place_back(&in, &key, &token, &error)) return true;
   ace_keyvalue_failed(&error, err);
+  return false;
+}
+
+// Whether `signature` is a signature of `data` by a key of a credential, whose name is the plugin's own. The algorithms are
+// "hmac-sha1", "hmac-sha256", "hmac-sha512", "ecdsa-p256-sha256", "rsa-pkcs1-sha1", "rsa-pkcs1-sha256" and "ed25519". False: `err` says
+// why it cannot be verified.
+static inline bool ace_verify(
+    const char *credential, const char *algorithm, ace_bytes data, ace_bytes signature, bool *is_valid, ace_text *err) {
+  ace_text name = ace_borrowed(credential), by = ace_borrowed(algorithm);
+  openedx_ace_signatures_signature_error_t error;
+  if (openedx_ace_signatures_verify(&name, &by, &data, &signature, is_valid, &error)) return true;
+  *err = ace_copy("signatures: ");
+  ace_append(err, error.val.denied.ptr, error.val.denied.len);
+  openedx_ace_signatures_signature_error_free(&error);
   return false;
 }
 

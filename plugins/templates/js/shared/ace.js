@@ -2,12 +2,14 @@
 // works in a policy, a channel and a resolver; what needs a grant says so. What is not there is undefined, where an import may answer
 // null.
 
+import { fetch as fetchAuthorized } from "openedx:ace/authorized-http@1.1.0";
 import { get as config } from "openedx:ace/config@1.1.0";
 import { fetch } from "openedx:ace/http@1.1.0";
 import * as keyvalue from "openedx:ace/keyvalue@1.1.0";
 
 /** @typedef {import("openedx:ace/messages@1.1.0").Message} Message */
 /** @typedef {import("openedx:ace/channel@1.1.0").DeliveryError} DeliveryError */
+/** @typedef {import("openedx:ace/http@1.1.0").HttpError} HttpError */
 /** @typedef {import("openedx:ace/http@1.1.0").Request} Request */
 /** @typedef {import("openedx:ace/http@1.1.0").Response} Response */
 /** @typedef {import("openedx:ace/keyvalue@1.1.0").Counted} Counted */
@@ -45,10 +47,11 @@ export function required(key) {
 }
 
 /**
- * Reads a message and disposes of it, whatever happens: one that is not disposed of takes up a handle.
+ * Reads a message (or a request of feedback) and disposes of it, whatever happens: one that is not disposed of takes up a handle.
+ * @template {Disposable} M
  * @template T
- * @param {Message} message
- * @param {(message: Message) => T} read
+ * @param {M} message
+ * @param {(message: M) => T} read
  * @returns {T}
  */
 export function reading(message, read) {
@@ -193,19 +196,23 @@ export const skipped = (why) => ({ tag: "skipped", val: why });
 
 /**
  * For `deliver`: one request whose answer must be a success (2xx). Anything else is thrown as what happens next: 408, 425, 429,
- * 5xx, time-outs and broken connections are recoverable, the rest is fatal. Needs the grant for the URL.
+ * 5xx, time-outs, broken connections and what is wrong with a credential are recoverable, the rest is fatal. Needs the grant for the URL.
  * @param {Request} request
+ * @param {string} [credential] that the host adds: the plugin's own name for it
  * @returns {Response}
  */
-export function fetchOk(request) {
+export function fetchOk(request, credential) {
   let response;
   try {
-    response = fetch(request);
+    response = credential === undefined ? fetch(request) : fetchAuthorized(request, credential);
   } catch (error) {
-    const { payload } = /** @type {{ payload?: import("openedx:ace/http@1.1.0").HttpError }} */ (error);
-    if (payload?.tag === "timed-out") throw recoverable("http: no answer in time");
-    if (payload?.tag === "connection") throw recoverable(`http: connection failed: ${payload.val}`);
-    throw fatal(`http: ${payload?.val ?? error}`);
+    const { payload } = /** @type {{ payload?: import("openedx:ace/authorized-http@1.1.0").AuthorizedError }} */ (error);
+    if (payload?.tag === "rejected") throw recoverable(`the credential is rejected: ${payload.val}`);
+    if (payload?.tag === "unavailable") throw recoverable(`no token: ${payload.val.message}`, payload.val.nextAttemptTime);
+    const failure = payload?.tag === "http" ? payload.val : /** @type {HttpError | undefined} */ (payload);
+    if (failure?.tag === "timed-out") throw recoverable("http: no answer in time");
+    if (failure?.tag === "connection") throw recoverable(`http: connection failed: ${failure.val}`);
+    throw fatal(`http: ${failure?.val ?? error}`);
   }
   const { status } = response;
   if (status >= 200 && status < 300) return response;
@@ -218,15 +225,19 @@ export function fetchOk(request) {
  * @param {string} url
  * @param {unknown} body
  * @param {[string, string][]} [headers]
+ * @param {string} [credential]
  * @returns {Response}
  */
-export const postJson = (url, body, headers = []) =>
-  fetchOk({
-    method: "POST",
-    url,
-    headers: [["content-type", "application/json"], ...headers],
-    body: utf8(JSON.stringify(body)),
-  });
+export const postJson = (url, body, headers = [], credential = undefined) =>
+  fetchOk(
+    {
+      method: "POST",
+      url,
+      headers: [["content-type", "application/json"], ...headers],
+      body: utf8(JSON.stringify(body)),
+    },
+    credential,
+  );
 
 /**
  * @param {string | undefined} json

@@ -8,14 +8,15 @@ from collections.abc import Callable
 from typing import Any
 
 from componentize_py_types import Err
-from wit_world.imports import config, http, keyvalue
+from wit_world.imports import authorized_http, config, http, keyvalue
 from wit_world.imports.common import Recipient, RecoverableError
 from wit_world.imports.messages import Message
 
 try:
     from wit_world.exports import channel
+    from wit_world.imports import delivery
 except ImportError:  # A world without a channel.
-    channel = None
+    channel = delivery = None
 
 
 def setting(key: str) -> str | None:
@@ -107,32 +108,70 @@ def skipped(why: str) -> Err:
     return Err(channel.DeliveryError_Skipped(why))
 
 
-def fetch_ok(request: http.Request) -> http.Response:
+def fetch_ok(request: http.Request, credential: str | None = None) -> http.Response:
     """For `deliver`: one request whose answer must be a success (2xx). Needs the grant for the URL.
 
-    Anything else is raised as what happens next: 408, 425, 429, 5xx, time-outs and broken connections are recoverable, the rest
-    is fatal.
+    `credential` is the plugin's own name for one that the host adds. Anything else is raised as what happens next: 408, 425, 429,
+    5xx, time-outs, broken connections and what is wrong with a credential are recoverable, the rest is fatal.
     """
     try:
-        response = http.fetch(request)
+        response = http.fetch(request) if credential is None else authorized_http.fetch(request, credential)
     except Err as error:
         match error.value:
-            case http.HttpError_TimedOut():
-                raise recoverable("http: no answer in time") from None
-            case http.HttpError_Connection(why):
-                raise recoverable(f"http: connection failed: {why}") from None
-            case other:
-                raise fatal(f"http: {other.value}") from None
+            case authorized_http.AuthorizedError_Rejected(why):
+                raise recoverable(f"the credential is rejected: {why}") from None
+            case authorized_http.AuthorizedError_Unavailable(why):
+                raise recoverable(f"no token: {why.message}", why.next_attempt_time) from None
+            case authorized_http.AuthorizedError_Http(failure) | failure:
+                raise _http_failure(failure) from None
     if 200 <= response.status < 300:
         return response
     why = f"{request.url} answered {response.status}"
     raise recoverable(why) if response.status in (408, 425, 429) or response.status >= 500 else fatal(why)
 
 
-def post_json(url: str, body: Any, headers: list[tuple[str, str]] | None = None) -> http.Response:
+def _http_failure(failure: http.HttpError) -> Err:
+    match failure:
+        case http.HttpError_TimedOut():
+            return recoverable("http: no answer in time")
+        case http.HttpError_Connection(why):
+            return recoverable(f"http: connection failed: {why}")
+        case other:
+            return fatal(f"http: {other.value}")
+
+
+def post_json(
+    url: str, body: Any, headers: list[tuple[str, str]] | None = None, credential: str | None = None
+) -> http.Response:
     """For `deliver`: `fetch_ok` of a POST with a JSON body."""
     headers = [("content-type", "application/json"), *(headers or [])]
-    return fetch_ok(http.Request("POST", url, headers, json.dumps(body).encode(), None))
+    return fetch_ok(http.Request("POST", url, headers, json.dumps(body).encode(), None), credential)
+
+
+def note_outcome(
+    kind: str, address: str, outcome: str, provider_id: str | None = None, code: str | None = None
+) -> None:
+    """For `deliver`: notes the outcome for one address of the message. It replaces an earlier note on the same address.
+
+    `kind` is that of the recipient's contacts, or "email". `outcome` is "sent"; "dropped", if the address does not exist any more
+    and the application should delete it; "failed", if it does not get this message; or "retry". Later attempts do not get addresses
+    that were sent, dropped or failed. `provider_id` is the provider's id of the message to this address, `code` its error code.
+    """
+    note = {"kind": kind, "address": address, "outcome": outcome, "provider_id": provider_id, "code": code}
+    delivery.note_outcome(json.dumps({key: value for key, value in note.items() if value is not None}))
+
+
+def noted_outcomes() -> list[dict[str, str]]:
+    """For `deliver`: the notes of earlier attempts of this message, with the arguments of `note_outcome` as keys."""
+    return parsed(delivery.noted_outcomes())
+
+
+def hold_channel(reason: str, until: int | None = None) -> None:
+    """For `deliver`: stops the whole channel, until a time in milliseconds since 1970 or until a message gets through.
+
+    `reason` is one line for the operator. Raise a recoverable error as well: it uses up no attempt of the message.
+    """
+    delivery.hold_channel(until, reason)
 
 
 def parsed(text: str | None) -> Any:

@@ -61,6 +61,31 @@ declare module "openedx:ace/http@1.1.0" {
   export function fetch(request: Request): Response;
 }
 
+declare module "openedx:ace/authorized-http@1.1.0" {
+  import type { HttpError, Request, Response } from "openedx:ace/http@1.1.0";
+  /** What `payload` holds. */
+  export type AuthorizedError =
+    | { tag: "http"; val: HttpError }
+    | { tag: "rejected"; val: string }
+    | { tag: "unavailable"; val: { message: string; nextAttemptTime?: number } };
+  export function fetch(request: Request, credential: string): Response;
+}
+
+declare module "openedx:ace/signatures@1.1.0" {
+  /** What `payload` holds. */
+  export type SignatureError = { tag: "denied" | "invalid"; val: string };
+  export function verify(credential: string, algorithm: string, data: Uint8Array, signature: Uint8Array): boolean;
+  export function verifyWith(key: Uint8Array, algorithm: string, data: Uint8Array, signature: Uint8Array): boolean;
+}
+
+declare module "openedx:ace/delivery@1.1.0" {
+  /** JSON text, as delivery.js writes it. */
+  export function noteOutcome(outcome: string): void;
+  export function notedOutcomes(): string;
+  /** `until`: milliseconds since 1970. */
+  export function holdChannel(until: number | undefined, reason: string): void;
+}
+
 declare module "openedx:ace/messages@1.1.0" {
   export interface Recipient {
     userId?: string;
@@ -134,4 +159,47 @@ declare module "openedx:ace/recipient-resolver@1.1.0" {
     items: { key?: string; recipient: Recipient; language?: string; userContext?: string }[];
     next?: string;
   }
+}
+
+declare module "openedx:ace/incoming@1.1.0" {
+  export function publicUrl(): string | undefined;
+
+  export interface Request extends Disposable {
+    method(): string;
+    url(): string | undefined;
+    path(): string;
+    query(): string | undefined;
+    header(name: string): string[];
+    headers(): [string, string][];
+    body(): Uint8Array;
+    /** Milliseconds since 1970. */
+    receivedAt(): number;
+  }
+}
+
+declare module "openedx:ace/feedback@1.1.0" {
+  export interface Event {
+    id: string;
+    kind: string;
+    /** Milliseconds since 1970. */
+    at?: number;
+    messageUuid?: string;
+    providerId?: string;
+    messageId?: string;
+    /** The kind and the address. */
+    address?: [string, string];
+    isPermanent: boolean;
+    isVouched: boolean;
+    reason?: string;
+    /** JSON text. */
+    detail?: string;
+  }
+
+  export interface Received {
+    events: Event[];
+    answer?: { status: number; headers: [string, string][]; body: Uint8Array };
+  }
+
+  /** To be thrown. */
+  export type FeedbackError = { tag: "refused" | "malformed" | "unavailable"; val: string };
 }

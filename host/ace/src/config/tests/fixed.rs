@@ -16,6 +16,8 @@ max-messages = 5
 timeout = "5s"
 [server]
 drain = "5s"
+[feedback]
+max-events = 5
 [events]
 keep = true
 [webhooks.other]
@@ -50,6 +52,7 @@ fn a_reload_keeps_all_that_is_fixed_and_names_the_keys_that_differ() {
         "keyvalue",
         "http",
         "server",
+        "feedback",
         "queue",
         "events",
         "webhooks",

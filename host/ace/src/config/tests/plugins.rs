@@ -45,6 +45,14 @@ fn with_ace_own(folder: &Folder, secret: &str, env: &[(&str, &str)]) -> Config {
 }
 
 #[test]
+fn idle_connections_are_as_many_as_requests_in_flight_if_not_set() {
+    let idle = |http: &str| read(&format!("[http]\n{http}")).unwrap().fixed.http.idle_connections;
+    assert_eq!(idle(""), 32);
+    assert_eq!(idle("requests-per-plugin = 64"), 64);
+    assert_eq!(idle("requests-per-plugin = 64\nidle-connections = 2"), 2);
+}
+
+#[test]
 fn grants_are_read_as_they_are_written() {
     let config = read(
         "[plugins.p]
@@ -92,13 +100,16 @@ fn grants_that_are_unclear_are_refused_item_by_item() {
 
 #[test]
 fn a_manifest_requests() {
-    let manifest = Manifest::read(block("## Manifests"), None).unwrap();
-    assert_eq!(manifest.version.as_deref(), Some("1.2.0"));
-    assert_eq!(manifest.requests.http, ["https://rest.iad-01.braze.com/messages/"]);
-    assert_eq!((manifest.requests.mailer, manifest.requests.outbox), (true, false));
+    let page = include_str!("../../../../../docs/plugins.md");
+    let manifest = Manifest::read(block_of(page, "## The manifest requests, ace.toml grants"), None).unwrap();
+    assert_eq!(manifest.version.as_deref(), Some("0.1.0"));
+    assert_eq!(manifest.requests.http, ["https://api.example.com/v1/"]);
+    assert_eq!((manifest.requests.mailer, manifest.requests.outbox), (true, true));
     assert_eq!(manifest.requests.secrets, ["api-key"]);
+    assert!(manifest.defaults.contains_key("bucket"));
+    let manifest = Manifest::read("[requests]\nmailer = true\n[runtime]\ncall-timeout = \"20s\"", None).unwrap();
+    assert_eq!((manifest.requests.mailer, manifest.requests.outbox), (true, false));
     assert_eq!(manifest.runtime.call_timeout, Some(Duration::from_secs(20)));
-    assert!(manifest.defaults.contains_key("campaigns"));
     assert_eq!(Manifest::read("", None).unwrap(), Manifest::default());
 }
 

@@ -96,6 +96,8 @@ fn variables_that_kubernetes_sets_for_a_service_are_no_settings() {
         ("ACE_MAIL_PORT_25_TCP_ADDR", "fd00::7"),
         // The program's own.
         ("ACE_LOG_FORMAT", "json"),
+        ("ACE_FEEDBACK_SECRET", "hush"),
+        ("ACE_FEEDBACK_SECRET_FILE", "/etc/ace/reports.secret"),
     ];
     for variable in of_services {
         assert_eq!(read_with("", &[variable]).map(|_| ()), Ok(()), "{variable:?}");
@@ -110,6 +112,7 @@ fn variables_that_kubernetes_sets_for_a_service_are_no_settings() {
         ("ACE_PORT_80250_TCP", "tcp://10.0.0.7:8025"),
         ("ACE_PORT_HTTP_TCP", "tcp://10.0.0.7:8025"),
         ("ACE_PORT_8025_TCP_HOST", "10.0.0.7"),
+        ("ACE_FEEDBACK_SECRETS", "hush"),
     ];
     for variable in still_refused {
         let problems = read_with("", &[variable]).unwrap_err();

@@ -15,7 +15,7 @@ fn pause(failures: u32) -> Duration {
 
 fn fails(health: &mut Health, message: Uuid, cause: Cause, second: i64) -> Failed {
     let permit = health.admit(message, at(second)).expect("admitted");
-    health.failed(permit, message, Loss { cause, reason: "refused".to_owned() }, at(second), pause)
+    health.failed(permit, message, Loss { cause, reason: "refused".to_owned(), until: None }, at(second), pause)
 }
 
 fn succeeds(health: &mut Health, message: Uuid, second: i64) -> Change {
@@ -39,8 +39,13 @@ fn one_failure_puts_it_down_and_probes_come_at_most_a_minute_apart() {
         assert_eq!(health.wanted(9, at(now)), 1, "one message");
         let permit = health.admit(B, at(now)).expect("the probe");
         assert!(health.check(C, at(now)).is_err() && health.wanted(9, at(now)) == 0, "one at a time");
-        let failed =
-            health.failed(permit, B, Loss { cause: Cause::Destination, reason: "still".to_owned() }, at(now), pause);
+        let failed = health.failed(
+            permit,
+            B,
+            Loss { cause: Cause::Destination, reason: "still".to_owned(), until: None },
+            at(now),
+            pause,
+        );
         assert_eq!(failed, Failed::Destination(Change::None), "told once");
         probes.push(now);
     }
@@ -125,7 +130,13 @@ fn contacts_from_before_an_outage_have_no_effect() {
     let before = [health.admit(B, at(0)), health.admit(C, at(0))].map(|permit| permit.expect("admitted"));
     fails(&mut health, A, Cause::Destination, 1);
     assert_eq!(health.reached(before[0], at(0), at(2)), Change::None);
-    let late = health.failed(before[1], C, Loss { cause: Cause::Destination, reason: "late".to_owned() }, at(3), pause);
+    let late = health.failed(
+        before[1],
+        C,
+        Loss { cause: Cause::Destination, reason: "late".to_owned(), until: None },
+        at(3),
+        pause,
+    );
     assert_eq!(late, Failed::Destination(Change::None));
     assert_eq!(health.check(B, at(3)), Err(at(6)), "the first pause");
 }
@@ -173,4 +184,22 @@ fn suspects_are_bounded_and_expire() {
     }
     assert_eq!(health.suspects.len(), SUSPECTS_MAX);
     assert!(!health.is_healthy(at(60)) && health.is_healthy(at(3_700)));
+}
+
+#[test]
+fn a_hold_ends_at_its_time_and_a_later_one_extends_it() {
+    let hold = |until| Loss { cause: Cause::Destination, reason: "quota".to_owned(), until: Some(at(until)) };
+    let mut health = Health::default();
+    assert_eq!(health.failed(Permit::Free, A, hold(600), at(0), pause), Failed::Destination(Change::Down));
+    assert_eq!(health.failed(Permit::Free, B, hold(900), at(1), pause), Failed::Destination(Change::None), "told once");
+    health.failed(Permit::Free, C, hold(700), at(2), pause);
+    assert_eq!(health.check(B, at(800)), Err(at(900)), "the latest one counts");
+    assert_eq!((health.wanted(9, at(899)), health.wanted(9, at(900))), (0, 1));
+    let permit = health.admit(B, at(900)).expect("the probe");
+    health.failed(permit, B, hold(800), at(900), pause);
+    assert_eq!(health.check(B, at(901)), Err(at(910)), "a time in the past is none");
+    let permit = health.admit(B, at(910)).expect("the probe");
+    health.failed(permit, B, hold(1_000_000_000), at(910), pause);
+    assert_eq!(health.check(B, at(911)), Err(at(910 + 86_400)), "at most a day");
+    assert!(health.check(B, at(-900_000)).is_ok(), "a clock that was set back ends it");
 }

@@ -57,6 +57,7 @@ fn invalid_settings_are_rejected_with_the_name_of_the_relay() {
         port: 25,
         tls: Tls::Starttls,
         login: None,
+        dkim: Vec::new(),
         ca_file: None,
         hello_name: None,
         connections: 1,

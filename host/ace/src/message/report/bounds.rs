@@ -5,7 +5,8 @@ use serde_json::Value;
 use super::{ChannelReport, Fault, HISTORY_MAX, Outcome, PolicyReport, Report, Verdict};
 use crate::message::text;
 
-/// The most bytes of all texts of a report together, without the rendered files of `explain`.
+/// The most bytes of all texts of a report together, without the rendered files of `explain` and without the records of addresses,
+/// which have limits of their own ([`ADDRESSES_BYTES_MAX`](crate::message::ADDRESSES_BYTES_MAX)).
 pub const REPORT_BYTES_MAX: usize = 256 << 10;
 /// The most lines of each list of a report. The latest are kept.
 pub const LINES_MAX: usize = 50;
@@ -144,7 +145,7 @@ impl ChannelReport {
             | Outcome::Unsupported { reason: text }
             | Outcome::TemplateError { message: text, .. } => visit(text),
             Outcome::Expired { error } => error.iter_mut().for_each(visit),
-            Outcome::Excluded | Outcome::Ready => {}
+            Outcome::Excluded | Outcome::Standby { .. } | Outcome::Ready => {}
         }
     }
 }

@@ -59,7 +59,7 @@ impl Channel for Arc<Relayed> {
         }
         let reason = "connecting: refused";
         contact.failed(
-            Failure { destination: &destination, channel: self.name, cause: Cause::Destination, reason },
+            Failure { destination: &destination, channel: self.name, cause: Cause::Destination, reason, until: None },
             now(),
         );
         unreached(reason, true)

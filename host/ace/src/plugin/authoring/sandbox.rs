@@ -185,6 +185,11 @@ impl World for Sandbox {
         self.lock().usage = usage;
     }
 
+    /// A script answers requests whatever their credentials are.
+    fn has_credentials(&self) -> bool {
+        self.script.is_none()
+    }
+
     fn http(&self, outgoing: &Outgoing) -> Interception<Result<Response, Failure>> {
         let request = self.clean(exchange::http_request(outgoing));
         self.traced(&|| format!("http {} {}", outgoing.method, outgoing.url));

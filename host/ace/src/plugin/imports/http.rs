@@ -1,6 +1,8 @@
-//! Outgoing HTTP: `http.fetch` here, `wasi:http` in [`wasi`]. Both use the same checks and the same client.
+//! Outgoing HTTP: `http.fetch` here, `authorized-http.fetch` in [`super::authorized_http`], `wasi:http` in [`wasi`]. All use the same
+//! checks and the same client.
 
 mod address;
+mod authorization;
 mod client;
 mod first_request;
 mod target;
@@ -10,50 +12,34 @@ pub mod wasi;
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::Method;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 
+pub(super) use authorization::Credential;
 pub use client::{Client, ClientError};
 use client::{Effect, HEADER_BYTES_MAX, HEADERS_MAX, Timeouts, effect, retry_pause};
 pub(in crate::plugin) use client::{Failure, FailureKind, Outgoing, Response as Answer};
 
+use crate::config::credentials::is_host_header;
+use crate::credentials::Refusal;
 use crate::destination::Cause;
 use crate::monitoring::trace;
 use crate::plugin::runtime::bindings::http::{Host, HttpError, Request, Response};
-use crate::plugin::runtime::contacts::{ContactOutcome, EndedContact, Target};
+use crate::plugin::runtime::contacts::{Caller, ContactOutcome, EndedContact, Target};
 use crate::plugin::runtime::state::State;
 
 /// Bytes of a method's name.
 const METHOD_BYTES_MAX: usize = 32;
 
-/// Headers that only the host sets: they control the connection or its target.
-const HOST_HEADERS: [&str; 13] = [
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "http2-settings",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 impl Host for State {
     async fn fetch(&mut self, request: Request) -> wasmtime::Result<Result<Response, HttpError>> {
         self.count_host_call()?;
-        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
-        let outgoing = match self.admit(&request.method, &request.url, headers) {
-            Ok(outgoing) => Outgoing { body: request.body, ..outgoing },
-            Err(Rejection::Invalid(why)) => return Ok(Err(HttpError::Invalid(why))),
-            Err(Rejection::Denied(why)) => return Ok(Err(HttpError::Denied(why))),
+        let timeouts = timeouts(&request);
+        let outgoing = match self.admit_fetch(request) {
+            Ok(outgoing) => outgoing,
+            Err(rejection) => return Ok(Err(rejection.into())),
         };
-        let total = request.timeout_ms.map(|ms| Duration::from_millis(ms.into()));
-        let timeouts = Timeouts { total, first_byte: None };
         let outcome = self.outside(async |state| state.exchange(outgoing, timeouts).await).await;
         Ok(match outcome {
             Ok(response) => Ok(response.into()),
@@ -63,14 +49,35 @@ impl Host for State {
 }
 
 /// Why a request is not sent.
-enum Rejection {
+pub(super) enum Rejection {
     /// It is not a valid request.
     Invalid(String),
     /// It is not granted.
     Denied(String),
 }
 
+impl From<Rejection> for HttpError {
+    fn from(rejection: Rejection) -> Self {
+        match rejection {
+            Rejection::Invalid(why) => HttpError::Invalid(why),
+            Rejection::Denied(why) => HttpError::Denied(why),
+        }
+    }
+}
+
+/// The time limits of a request.
+pub(super) fn timeouts(request: &Request) -> Timeouts {
+    Timeouts { total: request.timeout_ms.map(|ms| Duration::from_millis(ms.into())), first_byte: None }
+}
+
 impl State {
+    /// All checks before a request of `fetch` is sent.
+    pub(super) fn admit_fetch(&mut self, request: Request) -> Result<Outgoing, Rejection> {
+        let headers = request.headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes()));
+        let outgoing = self.admit(&request.method, &request.url, headers)?;
+        Ok(Outgoing { body: request.body.map(Bytes::from), ..outgoing })
+    }
+
     /// All checks before a request is sent. A denied one is recorded.
     fn admit<'a>(
         &mut self,
@@ -92,7 +99,8 @@ impl State {
         if let Some(trace) = span.in_scope(trace::current) {
             trace.write(&mut headers);
         }
-        Ok(Outgoing { method, url, headers, body: None, span })
+        let is_named_host = self.grants.names_host(&url);
+        Ok(Outgoing { method, url, headers, body: None, credential: None, is_named_host, span })
     }
 
     fn deny(&mut self, why: &str) -> Rejection {
@@ -102,10 +110,14 @@ impl State {
     }
 
     /// Sends a request, and records what was handed over.
-    async fn exchange(&mut self, outgoing: Outgoing, timeouts: Timeouts) -> Result<client::Response, Failure> {
+    pub(super) async fn exchange(
+        &mut self,
+        outgoing: Outgoing,
+        timeouts: Timeouts,
+    ) -> Result<client::Response, Failure> {
         let client = self.services.http.clone();
-        let permit = client.acquire(&self.settings.name, timeouts).await?;
-        let (caller, settings) = (self.caller(), self.settings.clone());
+        let permit = client.acquire(&self.settings.name, timeouts, self.call.notes.unstored()).await?;
+        let (caller, settings) = (self.caller_to(&outgoing), self.settings.clone());
         let contact = match caller {
             None => None,
             Some(caller) => {
@@ -126,6 +138,11 @@ impl State {
         outcome
     }
 
+    /// The current delivery, if the host of its request is a destination of the channel. `None`: an outage of the host is not tracked.
+    fn caller_to(&self, outgoing: &Outgoing) -> Option<Caller> {
+        self.caller().filter(|_| outgoing.is_named_host)
+    }
+
     async fn hand_over_request(
         &mut self,
         client: &Client,
@@ -134,10 +151,12 @@ impl State {
     ) -> Result<client::Response, Failure> {
         let Some(pending) = self.handing_over(&outgoing) else { return client.send(permit, outgoing).await };
         let host = outgoing.url.host_str().unwrap_or_default().to_owned();
+        let is_named_host = outgoing.is_named_host;
         let earlier = self.call.handover.pending.replace(pending);
         let outcome = client.send(permit, outgoing).await;
+        let pause = retry_pause(&outcome, is_named_host, self.services.now());
         let handover = &mut self.call.handover;
-        handover.retry_pause = handover.retry_pause.max(retry_pause(&outcome, self.services.now()));
+        handover.retry_pause = handover.retry_pause.max(pause);
         match effect(&outcome) {
             Effect::Accepted(status) => {
                 (handover.pending, handover.accepted) = (earlier, Some(accepted(status, &host)))
@@ -155,12 +174,13 @@ impl State {
         is_handover.then(|| self.settings.clean(&format!("{method} {} was sent and not answered", target::shown(url))))
     }
 
-    fn failed(&mut self, failure: Failure) -> HttpError {
+    pub(super) fn failed(&mut self, failure: Failure) -> HttpError {
         match failure.kind {
             FailureKind::Denied(why) => HttpError::Denied(self.refuse("http", why)),
             FailureKind::Unconnected(why) | FailureKind::Broken(why) => HttpError::Connection(why),
             FailureKind::TimedOut => HttpError::TimedOut,
             FailureKind::TooLarge(max) => HttpError::TooLarge(max),
+            FailureKind::Unauthorized(refusal) => HttpError::Connection(refusal.to_string()),
         }
     }
 }
@@ -168,6 +188,7 @@ impl State {
 /// What an exchange says about the origin. 4xx are about the message, not about the origin; [`retry_pause`] handles Retry-After.
 fn contact_outcome(outcome: &Result<client::Response, Failure>, method: &Method, url: &reqwest::Url) -> ContactOutcome {
     let (status, failure) = match outcome {
+        Ok(Answer { rejected_credential: Some(why), .. }) => return ContactOutcome::LoginRejected(why.clone()),
         Ok(response) => (Some(response.status), None),
         Err(failure) => (failure.status, Some(&failure.kind)),
     };
@@ -183,6 +204,10 @@ fn contact_outcome(outcome: &Result<client::Response, Failure>, method: &Method,
             ContactOutcome::Failed(Cause::Unclear, format!("HTTP {status} from {host}"))
         }
         (Some(_), _) => ContactOutcome::Reached { is_accepted: false },
+        (None, Some(FailureKind::Unauthorized(Refusal::Rejected(why)))) => ContactOutcome::LoginRejected(why.clone()),
+        (None, Some(FailureKind::Unauthorized(Refusal::Unavailable { message, .. }))) => {
+            ContactOutcome::Failed(Cause::Destination, message.clone())
+        }
         (None, Some(FailureKind::Unconnected(why))) => ContactOutcome::Failed(Cause::Destination, why.clone()),
         (None, Some(FailureKind::Broken(why))) if is_safe(method) => {
             ContactOutcome::Failed(Cause::Destination, why.clone())
@@ -227,17 +252,13 @@ fn read_headers<'a>(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> Resul
             return Err(format!("the header {header} is set by the host"));
         }
         let value = HeaderValue::from_bytes(value)
-            .map_err(|_| format!("the header {header} holds a line break or another control character"))?;
+            .map_err(|_| format!("the header {header} contains a line break or another control character"))?;
         read.append(header, value);
     }
     if client::header_bytes(&read) > HEADER_BYTES_MAX {
         return Err(format!("the headers are longer than {HEADER_BYTES_MAX} bytes"));
     }
     Ok(read)
-}
-
-fn is_host_header(header: &HeaderName) -> bool {
-    HOST_HEADERS.contains(&header.as_str())
 }
 
 impl From<client::Response> for Response {

@@ -9,6 +9,7 @@ use crate::plugin::Services;
 use crate::plugin::runtime::bindings::common::RecoverableError;
 use crate::plugin::runtime::bindings::mailer::{Accepted, Email, Host, MailError};
 use crate::plugin::runtime::contacts::{ContactOutcome, EndedContact, Target};
+use crate::plugin::runtime::notes::not_stored;
 use crate::plugin::runtime::state::State;
 use crate::plugin::runtime::world::Interception;
 
@@ -44,6 +45,9 @@ impl State {
         // An earlier attempt sent this mail and has its answer.
         if let Some(answer) = self.call.handover.mail(message_id).and_then(mailer::final_result) {
             return self.mail_answer(answer);
+        }
+        if let Some(notes) = self.call.notes.unstored() {
+            notes.store().await.map_err(|why| temporary(not_stored(&why), None))?;
         }
         let (services, settings) = (self.services.clone(), self.settings.clone());
         let relay = services.mailer.relay_name(email.relay.as_deref());
@@ -83,7 +87,8 @@ impl State {
         message_id: &str,
     ) -> Result<mailer::Accepted, Failure> {
         self.call.handover.pending = Some("mail was handed to the relay".to_owned());
-        let email = mailer::Email::from(email);
+        let message = self.call.message.as_ref().map(|message| message.uuid);
+        let email = mailer::Email { message, ..mailer::Email::from(email) };
         // If the call is dropped meanwhile, the caller of the delivery still has the earlier record.
         let mut record = self.call.handover.take_mail(message_id);
         let progress = self.contacts.progress();
@@ -153,6 +158,7 @@ impl From<Email> for mailer::Email {
                 .collect(),
             relay: email.relay,
             return_path: email.return_path,
+            message: None,
         }
     }
 }

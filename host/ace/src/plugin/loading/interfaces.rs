@@ -2,7 +2,7 @@
 
 use wasmtime::component::{Component, InstancePre, Linker};
 
-use crate::plugin::runtime::bindings::{channel, policy, recipient_resolver};
+use crate::plugin::runtime::bindings::{channel, feedback, policy, recipient_resolver};
 use crate::plugin::runtime::errors;
 use crate::plugin::runtime::instance::ExportIndices;
 use crate::plugin::runtime::state::State;
@@ -26,6 +26,10 @@ pub(super) fn link(
             .then(|| recipient_resolver::GuestIndices::new(&pre))
             .transpose()
             .map_err(wrong_export)?,
+        feedback: is(Namespace::Feedback)
+            .then(|| feedback::GuestIndices::new(&pre))
+            .transpose()
+            .map_err(wrong_export)?,
     };
     Ok((pre, exports))
 }
@@ -45,8 +49,21 @@ fn parse(name: &str) -> InterfaceName<'_> {
 
 const OURS: &str = "openedx:ace";
 /// The interfaces of `openedx:ace` that a guest may import.
-const PROVIDED: [&str; 9] =
-    ["common", "messages", "config", "logging", "keyvalue", "http", "mailer", "outbox", "time-zones"];
+const PROVIDED: [&str; 13] = [
+    "common",
+    "messages",
+    "config",
+    "logging",
+    "keyvalue",
+    "http",
+    "authorized-http",
+    "signatures",
+    "mailer",
+    "outbox",
+    "delivery",
+    "time-zones",
+    "incoming",
+];
 /// The WASI packages that are linked; what is not granted does nothing.
 const WASI_PROVIDED: [&str; 7] =
     ["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:http", "wasi:io", "wasi:random", "wasi:sockets"];

@@ -66,10 +66,11 @@ impl Loader {
     /// The second part: starts a plugin that was read, or was active before, with the settings of this configuration.
     pub(in crate::plugin) async fn start(&self, read: Plugin) -> Plugin {
         let Plugin { settings, limits, .. } = self.unread(read.name.clone(), read.file.clone());
-        let mut plugin = Plugin { settings, limits, rejected: None, channel: None, runtime: None, ..read };
+        let mut plugin =
+            Plugin { settings, limits, rejected: None, channel: None, feedback_refused: None, runtime: None, ..read };
         if let Some(code) = &plugin.code {
             let requests = &code.manifest.requests;
-            plugin.missing = grants::missing(requests, &plugin.settings.grants, &plugin.settings.secrets);
+            plugin.missing = grants::missing(requests, &plugin.settings);
         }
         if !is_enabled(&plugin, &self.config) {
             return Plugin { state: PluginState::Disabled, ..plugin };
@@ -129,12 +130,13 @@ impl Loader {
             .map_err(|problems| format!("its manifest is faulty: {problems}"))?;
         plugin.version = manifest.version.as_deref().map(|line| text::one_line(line, text::TEXT_BYTES_MAX));
         plugin.description = manifest.description.as_deref().map(|line| text::one_line(line, text::TEXT_BYTES_MAX));
-        plugin.missing = grants::missing(&manifest.requests, &plugin.settings.grants, &plugin.settings.secrets);
+        plugin.missing = grants::missing(&manifest.requests, &plugin.settings);
         check_interfaces(&plugin.imports, &info.exports)?;
         if plugin.namespaces.is_empty() {
             let interfaces = Namespace::ALL.map(|n| format!("openedx:ace/{}", n.interface())).join(", ");
             return Err(format!(
-                "it exports none of {interfaces}: build it for the world policy-plugin, channel-plugin or resolver-plugin"
+                "it exports none of {interfaces}: build it for the world policy-plugin, channel-plugin, resolver-plugin or \
+                 feedback-plugin"
             ));
         }
         Ok(Code { compiled: Arc::new(compiled), manifest, initial_memory: info.starting_memory })
@@ -149,7 +151,7 @@ impl Loader {
             }
             None => check_memory(code.initial_memory, limit, "runtime.memory in its manifest")?,
         }
-        Grants::open(&plugin.settings.grants)
+        Grants::open(&plugin.settings)
     }
 
     /// Reads, compiles and links a plugin, but runs none of its code.
@@ -208,11 +210,19 @@ impl Loader {
             plugin.channel =
                 Some(runtime.describe().await.answer.map_err(|fault| format!("describe: {}", fault.message))?);
         }
-        for namespace in &plugin.namespaces {
-            match runtime.enabled(*namespace).await.answer {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(error.to_string()),
-                Err(fault) => return Err(format!("enabled: {}", fault.message)),
+        for namespace in plugin.namespaces.clone() {
+            let refused = match namespace {
+                Namespace::Feedback if plugin.settings.grants.feedback.is_empty() => None,
+                namespace => why_disabled(&runtime, namespace).await,
+            };
+            match refused {
+                None => {}
+                // A channel must not stop because its feedback is not set up.
+                Some(why) if namespace == Namespace::Feedback && plugin.namespaces.len() > 1 => {
+                    tracing::warn!(plugin = %plugin.name, "The plugin reads no feedback: {why}");
+                    plugin.feedback_refused = Some(why);
+                }
+                Some(why) => return Err(why),
             }
         }
         plugin.runtime = Some(runtime);
@@ -242,6 +252,15 @@ impl Loader {
                 pause: max.circuit_pause,
             },
         }
+    }
+}
+
+/// Why a plugin's settings are not valid for one of its exports, if so.
+async fn why_disabled(runtime: &Runtime, namespace: Namespace) -> Option<String> {
+    match runtime.enabled(namespace).await.answer {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(error.to_string()),
+        Err(fault) => Some(format!("enabled: {}", fault.message)),
     }
 }
 

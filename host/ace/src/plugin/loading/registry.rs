@@ -88,7 +88,7 @@ pub struct Change {
 /// What happened to a plugin in a reload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(tag = "change", rename_all = "snake_case")]
-#[allow(missing_docs, reason = "what each variant says tells what its fields are")]
+#[allow(missing_docs, reason = "the text of each variant describes its fields")]
 pub enum ChangeKind {
     /// It is active, and was not before.
     Added { revision: String },
@@ -112,6 +112,9 @@ impl Registry {
     }
 
     /// Loads every plugin of the folder. Plugins that cannot be loaded are included, with the reason.
+    ///
+    /// # Errors
+    /// The folder cannot be read, or wasmtime cannot run on this machine.
     pub async fn load(config: &Config, dir: &Path, services: Arc<Services>) -> Result<Self, RegistryError> {
         let host = Arc::new(Host::new(config, dir.to_owned(), Engine::new(config)?, services)?);
         let tasks = Arc::new(LoadTasks::new(host, Arc::new(config.clone())));
@@ -139,6 +142,9 @@ impl Registry {
 
     /// The first part of a reload: scans the folder, starts to load what has changed in it or in the configuration, and waits a
     /// moment for that.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
     pub async fn scan_folder(&self, config: &Config) -> Result<Files, RegistryError> {
         self.scan(config, Some(LOAD_WAIT)).await
     }

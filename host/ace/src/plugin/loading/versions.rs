@@ -66,7 +66,13 @@ impl Plugin {
         if is_enabled(self, config) || self.state == PluginState::Disabled {
             return self.clone();
         }
-        Arc::new(Plugin { state: PluginState::Disabled, runtime: None, channel: None, ..self.as_ref().clone() })
+        Arc::new(Plugin {
+            state: PluginState::Disabled,
+            runtime: None,
+            channel: None,
+            feedback_refused: None,
+            ..self.as_ref().clone()
+        })
     }
 
     /// The plugin after its file was removed: broken if ace.toml requires it, else disabled.
@@ -77,8 +83,16 @@ impl Plugin {
             PluginState::Disabled
         };
         let stamp = FileStamps::default();
-        let removed =
-            Plugin { state, stamp, runtime: None, channel: None, rejected: None, code: None, ..self.as_ref().clone() };
+        let removed = Plugin {
+            state,
+            stamp,
+            runtime: None,
+            channel: None,
+            feedback_refused: None,
+            rejected: None,
+            code: None,
+            ..self.as_ref().clone()
+        };
         // It was removed before.
         let is_same = self.state == removed.state && self.stamp == removed.stamp;
         if is_same { self.clone() } else { Arc::new(removed) }
@@ -93,7 +107,7 @@ pub(super) fn is_enabled(plugin: &Plugin, config: &Config) -> bool {
             || plugin.namespaces.iter().any(|namespace| match namespace {
                 Namespace::Policy => listed(&config.enabled_policies),
                 Namespace::Channel => listed(&config.enabled_channels),
-                Namespace::RecipientResolver => true,
+                Namespace::RecipientResolver | Namespace::Feedback => true,
             }))
 }
 

@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::Value;
+use wasmtime::component::Resource;
 
 use super::bindings::{channel, policy, recipient_resolver};
 use super::instance::{CallResult, Purpose, Runtime};
 use super::state::Handover;
 use crate::message::{
-    ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Fault, FaultKind, MailRecord, Message, Page,
-    PolicyResult, Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId, text,
+    ActionLink, Attempt, Delay, DeliveryError, Denial, EVERY_TYPE, Earlier, Fault, FaultKind, Message, Page,
+    PolicyResult, Receipt, Recipient, ResolveError, Resolved, TemplateFile, UserId, check_contacts, text,
 };
 use crate::plugin::{ChannelInfo, Namespace};
 
@@ -29,17 +30,18 @@ const LINK_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a text from a resolver: a key, an address, a cursor.
 const RESOLVED_BYTES_MAX: usize = 4 * 1024;
 
-/// Calls one function of one exported interface with the message and further arguments, bounded.
+/// Calls one function of one exported interface, bounded: with the handle of the message or request of its purpose, and with further
+/// arguments.
 macro_rules! call {
-    ($self:ident, $purpose:expr, $interface:ident.$function:ident, message $(, $argument:expr)*) => {{
-        let (mut lease, handle) = match $self.start_call($purpose).await {
+    ($self:ident, $purpose:expr, $interface:ident.$function:ident, handle $(, $argument:expr)*) => {{
+        let (mut lease, number) = match $self.start_call($purpose).await {
             Ok(started) => started,
             Err(fault) => return $self.counted(fault.into()),
         };
         let (instance, started) = (&mut *lease.instance, lease.started);
         let guest = instance.$interface.as_ref().expect("called only if it is exported");
         let called = {
-            let call = pin!(guest.$function(&mut instance.store, handle $(, $argument)*));
+            let call = pin!(guest.$function(&mut instance.store, Resource::new_own(number) $(, $argument)*));
             $self.bounded(started, call).await
         };
         lease.finish(called)
@@ -62,6 +64,8 @@ macro_rules! call {
     };
 }
 
+mod feedback;
+
 /// The error of a plugin's `enabled`: it cannot work with its settings.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("it says it cannot work: {0}")]
@@ -74,6 +78,7 @@ impl Runtime {
             Namespace::Policy => call!(self, policy.call_enabled),
             Namespace::Channel => call!(self, channel.call_enabled),
             Namespace::RecipientResolver => call!(self, resolver.call_enabled),
+            Namespace::Feedback => call!(self, feedback.call_enabled),
         };
         called.and_then(|answer| Ok(answer.map_err(|why| NotEnabled(self.settings.clean(&why)))))
     }
@@ -81,7 +86,7 @@ impl Runtime {
     /// A policy's verdict.
     pub async fn check(&self, message: &Arc<Message>, dry: bool) -> CallResult<PolicyResult> {
         let purpose = Purpose { message: Some(message), dry, ..Purpose::default() };
-        let called: CallResult<Result<policy::PolicyResult, String>> = call!(self, purpose, policy.call_check, message);
+        let called: CallResult<Result<policy::PolicyResult, String>> = call!(self, purpose, policy.call_check, handle);
         self.counted(called.and_then(|answer| match answer {
             Ok(result) => self.verdict(result),
             Err(why) => Err(self.fault(FaultKind::Error, why)),
@@ -138,13 +143,12 @@ impl Runtime {
 
     /// Whether a channel claims a message for itself.
     pub async fn overrides_delivery(&self, message: &Arc<Message>) -> CallResult<bool> {
-        self.counted(call!(self, dry(message), channel.call_overrides_delivery_for_message, message))
+        self.counted(call!(self, dry(message), channel.call_overrides_delivery_for_message, handle))
     }
 
     /// Links for the templates.
     pub async fn action_links(&self, message: &Arc<Message>) -> CallResult<Vec<ActionLink>> {
-        let called: CallResult<Vec<channel::ActionLink>> =
-            call!(self, dry(message), channel.call_action_links, message);
+        let called: CallResult<Vec<channel::ActionLink>> = call!(self, dry(message), channel.call_action_links, handle);
         self.counted(called.and_then(|links| {
             self.at_most(LIST_MAX, links.len(), "action links")?;
             let longest = links.iter().map(|link| link.url.len().max(link.text.len())).max().unwrap_or(0);
@@ -156,7 +160,7 @@ impl Runtime {
 
     /// URLs of tracking images for the templates.
     pub async fn tracker_image_sources(&self, message: &Arc<Message>) -> CallResult<Vec<String>> {
-        let called: CallResult<Vec<String>> = call!(self, dry(message), channel.call_tracker_image_sources, message);
+        let called: CallResult<Vec<String>> = call!(self, dry(message), channel.call_tracker_image_sources, handle);
         self.counted(called.and_then(|sources| {
             self.at_most(LIST_MAX, sources.len(), "tracker images")?;
             let longest = sources.iter().map(String::len).max().unwrap_or(0);
@@ -171,22 +175,22 @@ impl Runtime {
         rendered: &[(String, String)],
         attempt: &Attempt,
     ) -> CallResult<Result<Receipt, DeliveryError>> {
-        self.deliver_remaining(message, rendered, attempt, Vec::new()).await
+        self.deliver_remaining(message, rendered, attempt, Earlier::default()).await
     }
 
-    /// The same after earlier attempts: the mails that they sent (`mails`) are not sent again.
+    /// The same after earlier attempts: the mails that they sent are not sent again.
     pub async fn deliver_remaining(
         &self,
         message: &Arc<Message>,
         rendered: &[(String, String)],
         attempt: &Attempt,
-        mails: Vec<MailRecord>,
+        earlier: Earlier,
     ) -> CallResult<Result<Receipt, DeliveryError>> {
         let key = attempt.idempotency_key.as_str();
-        let purpose = Purpose { message: Some(message), dry: false, delivery_key: Some(key), mails };
+        let purpose = Purpose { message: Some(message), delivery_key: Some(key), earlier, ..Purpose::default() };
         let attempt = channel::Attempt { number: attempt.number, idempotency_key: key.to_owned() };
         let called: CallResult<Result<channel::Receipt, channel::DeliveryError>> =
-            call!(self, purpose, channel.call_deliver, message, rendered, &attempt);
+            call!(self, purpose, channel.call_deliver, handle, rendered, &attempt);
         let CallResult { answer, mut handover, denied } =
             self.counted(called.and_then(|answer| self.delivered(answer)));
         let answer = match answer {
@@ -271,9 +275,8 @@ impl Runtime {
             fits(&item.language, "bytes in a recipient's language")?;
             fits(&recipient.user_id, "bytes in a recipient's user id")?;
             fits(&recipient.email_address, "bytes in a recipient's e-mail address")?;
-            self.at_most(LIST_MAX, recipient.contacts.len(), "contacts of one recipient")?;
-            let contacts = recipient.contacts.iter().map(|(name, value)| name.len().max(value.len()));
-            self.at_most(RESOLVED_BYTES_MAX, contacts.max().unwrap_or(0), "bytes in a recipient's contact")?;
+            check_contacts(&recipient.contacts)
+                .map_err(|why| self.fault(FaultKind::Answer, format!("a recipient's contacts {why}")))?;
             let lms_user_id = match (recipient.lms_user_id, recipient.user_id) {
                 (Some(number), _) => UserId::Number(number),
                 (None, Some(text)) => UserId::Text(text),
@@ -287,18 +290,18 @@ impl Runtime {
     }
 
     fn receipt(&self, receipt: channel::Receipt) -> Result<Receipt, Fault> {
-        let detail = match receipt.detail {
-            None => None,
-            Some(json) => {
-                self.at_most(DETAIL_BYTES_MAX, json.len(), "bytes of receipt detail")?;
-                let json = self.settings.redact(&json);
-                let mut detail = serde_json::from_str(&json)
-                    .map_err(|e| self.fault(FaultKind::Answer, format!("the receipt's detail is not JSON: {e}")))?;
-                clean_texts(&mut detail);
-                Some(detail)
-            }
-        };
+        let detail = receipt.detail.map(|json| self.detail(&json, "receipt")).transpose()?;
         Ok(Receipt { provider_id: self.reason(receipt.provider_id), detail })
+    }
+
+    /// Further details of a receipt or an event, as JSON without secrets and hidden characters.
+    fn detail(&self, json: &str, of: &str) -> Result<Value, Fault> {
+        self.at_most(DETAIL_BYTES_MAX, json.len(), &format!("bytes of {of} detail"))?;
+        let json = self.settings.redact(json);
+        let mut detail = serde_json::from_str(&json)
+            .map_err(|invalid| self.fault(FaultKind::Answer, format!("the {of}'s detail is not JSON: {invalid}")))?;
+        clean_texts(&mut detail);
+        Ok(detail)
     }
 
     fn at_most(&self, max: usize, count: usize, what: &str) -> Result<(), Fault> {

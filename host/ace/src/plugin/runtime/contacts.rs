@@ -184,10 +184,15 @@ impl Contacts {
 
     fn fail(&mut self, caller: &Caller, channel: &str, contact: Contact, failed: FailedContact) {
         let FailedContact { destination, cause, reason } = failed;
-        let failure = Failure { destination: &destination, channel, cause, reason: &reason };
+        let failure = Failure { destination: &destination, channel, cause, reason: &reason, until: None };
         if contact.failed(failure, (caller.now)()) {
             self.unreached = Some(Unreached { destination, reason, is_contacted: true });
         }
+    }
+
+    /// Drops rejected log-ins: the channel said what they mean.
+    pub fn forget_logins(&mut self) {
+        self.logins.clear();
     }
 
     /// Adds the contacts of exchanges that ran in tasks of their own.

@@ -36,12 +36,18 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// An engine with the limits of a configuration. Fails only if wasmtime cannot run on this machine.
+    /// An engine with the limits of a configuration.
+    ///
+    /// # Errors
+    /// wasmtime cannot run on this machine.
     pub fn new(config: &Config) -> wasmtime::Result<Self> {
         Engine::with(config, false)
     }
 
     /// An engine that counts instructions (wasmtime's fuel), for `ace plugin run`. It is up to 50 % slower.
+    ///
+    /// # Errors
+    /// wasmtime cannot run on this machine.
     pub fn metered(config: &Config) -> wasmtime::Result<Self> {
         Engine::with(config, true)
     }

@@ -7,17 +7,19 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use wasmtime::component::{InstancePre, Resource};
+use wasmtime::component::InstancePre;
 use wasmtime::{Store, UpdateDeadline};
 
-use super::bindings::{channel, policy, recipient_resolver};
+use super::bindings::{channel, feedback, policy, recipient_resolver};
 use super::circuit_breaker::CircuitBreaker;
 use super::engine::HANDLES_MAX;
 use super::errors;
-use super::state::{Handover, MessageHandle, State};
+use super::notes::Notes;
+pub use super::state::Handover;
+use super::state::{State, Subject};
 use super::world::Usage;
 use crate::config::Isolation;
-use crate::message::{CallContext, Fault, FaultKind, MailRecord, Message};
+use crate::message::{CallContext, Earlier, Fault, FaultKind, Incoming, Message};
 use crate::monitoring::PluginMetrics;
 use crate::plugin::grants::Grants;
 use crate::plugin::loading::code::Compiled;
@@ -72,6 +74,8 @@ pub struct ExportIndices {
     pub channel: Option<channel::GuestIndices>,
     /// `recipient-resolver`.
     pub resolver: Option<recipient_resolver::GuestIndices>,
+    /// `feedback`.
+    pub feedback: Option<feedback::GuestIndices>,
 }
 
 /// One instance. It handles one call at a time.
@@ -80,6 +84,7 @@ pub(super) struct Instance {
     pub policy: Option<policy::Guest>,
     pub channel: Option<channel::Guest>,
     pub resolver: Option<recipient_resolver::Guest>,
+    pub feedback: Option<feedback::Guest>,
     calls_left: u32,
 }
 
@@ -88,12 +93,14 @@ pub(super) struct Instance {
 pub struct Purpose<'a> {
     /// The message of the call.
     pub message: Option<&'a Arc<Message>>,
+    /// The request from outside of the call.
+    pub request: Option<&'a Arc<Incoming>>,
     /// A dry call: it changes nothing and sends nothing.
     pub dry: bool,
     /// Set only for deliveries: the key of this message over this channel.
     pub delivery_key: Option<&'a str>,
-    /// The mails of earlier attempts of this delivery.
-    pub mails: Vec<MailRecord>,
+    /// What is known of this delivery from earlier attempts.
+    pub earlier: Earlier,
 }
 
 /// The result of a call.
@@ -107,7 +114,10 @@ pub struct CallResult<T> {
 }
 
 impl<T> CallResult<T> {
-    /// Returns the answer, and records the rest in `call`: denied host calls, handovers and unreachable destinations.
+    /// Returns the answer, and reports the rest to the call's context: denied host calls, handovers and unreachable destinations.
+    ///
+    /// # Errors
+    /// The call failed.
     pub fn report_to(self, call: &CallContext) -> Result<T, Fault> {
         call.record_refused(self.denied);
         if let Some(handover) = self.handover {
@@ -115,6 +125,8 @@ impl<T> CallResult<T> {
             handover.unreached.into_iter().for_each(|unreached| call.record_unreached(unreached));
             handover.pending.into_iter().for_each(|what| call.record_uncertain(what));
             call.record_mails(handover.mails);
+            handover.addresses.into_iter().for_each(|record| call.record_address(record));
+            handover.hold.into_iter().for_each(|hold| call.hold_channel(hold));
         }
         self.answer
     }
@@ -166,8 +178,9 @@ impl Runtime {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Waits for a free instance and prepares it for one call. Time limits start after the wait. Returns the message's handle too.
-    pub(super) async fn start_call(&self, purpose: Purpose<'_>) -> Result<(Lease<'_>, Resource<MessageHandle>), Fault> {
+    /// Waits for a free instance and prepares it for one call. Time limits start after the wait. Also returns the number of the handle
+    /// to the message or request.
+    pub(super) async fn start_call(&self, purpose: Purpose<'_>) -> Result<(Lease<'_>, u32), Fault> {
         if self.circuit_breaker.is_open() {
             self.circuit_breaker.admit(Instant::now()).map_err(|left| {
                 let left = left.as_secs().max(1);
@@ -188,17 +201,22 @@ impl Runtime {
         state.memory.refused = false;
         let key = purpose.delivery_key.map(str::to_owned);
         let started = Instant::now();
-        let number = state.call.start(purpose.message.cloned(), purpose.dry, key, started);
-        state.call.handover.mails = purpose.mails;
+        let subject = Subject { message: purpose.message.cloned(), request: purpose.request.cloned() };
+        let number = state.call.start(subject, purpose.dry, key, started);
+        let Earlier { mails, addresses, recorder } = purpose.earlier;
+        (state.call.handover.mails, state.call.notes) = (mails, Notes::after(addresses, recorder));
         instance.store.set_epoch_deadline(1);
         if self.is_metered {
             instance.store.set_fuel(u64::MAX).expect("a metered engine takes fuel");
         }
         instance.store.set_hostcall_fuel(self.settings.limits.output_bytes);
-        Ok((Lease { runtime: self, instance, started, _permit: permit }, Resource::new_own(number)))
+        Ok((Lease { runtime: self, instance, started, _permit: permit }, number))
     }
 
     /// Creates an instance and drops it. Returns how long creating it took.
+    ///
+    /// # Errors
+    /// The component cannot be instantiated.
     pub async fn time_instantiation(&self) -> Result<Duration, Fault> {
         let started = Instant::now();
         let instance = self.instantiate().await?;
@@ -221,7 +239,7 @@ impl Runtime {
             }
             Ok(UpdateDeadline::YieldCustom(1, state.call.yield_now()))
         });
-        store.data_mut().call.start(None, true, None, Instant::now());
+        store.data_mut().call.start(Subject::default(), true, None, Instant::now());
         store.set_epoch_deadline(1);
         if self.is_metered {
             store.set_fuel(u64::MAX).expect("a metered engine takes fuel");
@@ -233,17 +251,18 @@ impl Runtime {
                 policy: exports.policy.as_ref().map(|i| i.load(&mut store, &instance)).transpose()?,
                 channel: exports.channel.as_ref().map(|i| i.load(&mut store, &instance)).transpose()?,
                 resolver: exports.resolver.as_ref().map(|i| i.load(&mut store, &instance)).transpose()?,
+                feedback: exports.feedback.as_ref().map(|i| i.load(&mut store, &instance)).transpose()?,
             })
         })
         .await;
-        let Loaded { policy, channel, resolver } = self.classify(store.data(), instantiated)?;
+        let Loaded { policy, channel, resolver, feedback } = self.classify(store.data(), instantiated)?;
         let calls = self.settings.limits.calls_per_instance;
         let calls_left = match self.settings.limits.isolation {
             Isolation::Message => 1,
             // Random, so that plugins do not rely on the state of an instance.
             Isolation::Pooled => calls + fastrand::u32(..calls),
         };
-        Ok(Box::new(Instance { store, policy, channel, resolver, calls_left }))
+        Ok(Box::new(Instance { store, policy, channel, resolver, feedback, calls_left }))
     }
 
     /// Interrupts a call after its `call-timeout`, host calls included. Most calls complete without waiting and need no timer.
@@ -342,6 +361,7 @@ struct Loaded {
     policy: Option<policy::Guest>,
     channel: Option<channel::Guest>,
     resolver: Option<recipient_resolver::Guest>,
+    feedback: Option<feedback::Guest>,
 }
 
 impl Lease<'_> {

@@ -11,7 +11,8 @@ use wasmtime_wasi_http::WasiHttpCtxView;
 
 use super::contacts::{Caller, Contacts};
 use super::engine::{CORE_INSTANCES_MAX, RESOURCES_MAX, TABLE_ELEMENTS_MAX, TICK};
-use crate::message::{MailRecord, Message, Unreached};
+use super::notes::Notes;
+use crate::message::{AddressRecord, Hold, Incoming, MailRecord, Message, Unreached};
 use crate::plugin::grants::Grants;
 use crate::plugin::http::wasi::Outbound;
 use crate::plugin::{Services, Settings};
@@ -26,6 +27,16 @@ const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// handle identifies the call.
 pub struct MessageHandle;
 
+/// The type behind the WIT resource `request`, in the same way.
+pub struct RequestHandle;
+
+/// What a call is about.
+#[derive(Default)]
+pub struct Subject {
+    pub message: Option<Arc<Message>>,
+    pub request: Option<Arc<Incoming>>,
+}
+
 /// The data of one instance's store.
 pub struct State {
     pub settings: Arc<Settings>,
@@ -35,6 +46,8 @@ pub struct State {
     pub memory: MemoryLimit,
     pub outbound: Outbound,
     pub contacts: Contacts,
+    /// A function of `delivery` was called outside of a delivery, which is logged once.
+    pub noted_outside: bool,
     wasi: WasiCtx,
     table: ResourceTable,
 }
@@ -50,6 +63,7 @@ impl State {
             call: Call::default(),
             outbound: Outbound::default(),
             contacts: Contacts::default(),
+            noted_outside: false,
             wasi: wasi(&services),
             services,
             table,
@@ -74,6 +88,15 @@ impl State {
             _ => Err(wasmtime::format_err!("this message belongs to a call that has ended")),
         }
     }
+
+    /// The request of this call, if the handle belongs to this call.
+    pub fn request(&mut self, handle: u32) -> wasmtime::Result<&Arc<Incoming>> {
+        self.count_host_call()?;
+        match &self.call.request {
+            Some(request) if handle == self.call.number => Ok(request),
+            _ => Err(wasmtime::format_err!("this request belongs to a call that has ended")),
+        }
+    }
 }
 
 impl State {
@@ -89,6 +112,9 @@ impl State {
     pub fn end_contacts(&mut self) {
         if self.contacts.is_idle() {
             return;
+        }
+        if self.call.notes.hold.is_some() {
+            self.contacts.forget_logins();
         }
         let caller = self.caller();
         if let Some(caller) = &caller
@@ -147,13 +173,19 @@ pub struct Handover {
     pub unreached: Option<Unreached>,
     /// Mails that were accepted for at least one recipient, in this call or an earlier attempt.
     pub mails: Vec<MailRecord>,
+    /// What the channel noted of the message's addresses.
+    pub addresses: Vec<AddressRecord>,
+    /// The channel's hold.
+    pub hold: Option<Hold>,
 }
 
 impl Handover {
     /// Whether none of these happened.
     fn is_empty(&self) -> bool {
-        let Handover { pending, accepted, retry_pause, unreached, mails } = self;
-        pending.is_none() && accepted.is_none() && retry_pause.is_none() && unreached.is_none() && mails.is_empty()
+        let Handover { pending, accepted, retry_pause, unreached, mails, addresses, hold } = self;
+        let is_sent = pending.is_some() || accepted.is_some() || !mails.is_empty();
+        let is_noted = !addresses.is_empty() || hold.is_some();
+        !is_sent && !is_noted && retry_pause.is_none() && unreached.is_none()
     }
 
     /// The record of the mail with this key.
@@ -179,7 +211,8 @@ impl Handover {
 #[derive(Default)]
 pub struct Call {
     pub message: Option<Arc<Message>>,
-    /// The number of this call in its instance, which is also the handle of the message.
+    pub request: Option<Arc<Incoming>>,
+    /// The number of this call in its instance, which is also the handle of the message or request.
     pub number: u32,
     /// A dry call: it changes nothing and sends nothing (`explain`).
     pub dry: bool,
@@ -188,6 +221,7 @@ pub struct Call {
     /// The host's own key for this delivery; Message-IDs are derived from it.
     pub delivery_key: Option<String>,
     pub handover: Handover,
+    pub notes: Notes,
     pub log_bytes: usize,
     pub host_calls: usize,
     /// Host calls that were denied for lack of a grant, for the timeline.
@@ -201,24 +235,21 @@ pub struct Call {
 
 impl Call {
     /// Sets up the next call and starts the guest's clock. [`Call::end`] has cleared what the previous call left.
-    pub fn start(
-        &mut self,
-        message: Option<Arc<Message>>,
-        dry: bool,
-        delivery_key: Option<String>,
-        now: Instant,
-    ) -> u32 {
+    pub fn start(&mut self, subject: Subject, dry: bool, delivery_key: Option<String>, now: Instant) -> u32 {
         self.number = self.number.wrapping_add(1);
         *lock(&self.resumed) = None;
-        (self.message, self.dry, self.delivery_key, self.running_since) = (message, dry, delivery_key, Some(now));
+        (self.message, self.request) = (subject.message, subject.request);
+        (self.dry, self.delivery_key, self.running_since) = (dry, delivery_key, Some(now));
         (self.log_bytes, self.host_calls, self.guest_time, self.out_of_time) = (0, 0, Duration::ZERO, false);
         self.number
     }
 
     /// Clears what the next call must not see. Returns what happened: handovers, and denied host calls.
     pub fn end(&mut self) -> (Option<Box<Handover>>, Vec<String>) {
-        (self.message, self.delivery_key, self.running_since) = (None, None, None);
+        (self.message, self.request, self.delivery_key, self.running_since) = (None, None, None, None);
         self.overlay = Overlay::default();
+        let mut notes = std::mem::take(&mut self.notes);
+        (self.handover.addresses, self.handover.hold) = (notes.take(), notes.hold);
         let handover = (!self.handover.is_empty()).then(|| Box::new(std::mem::take(&mut self.handover)));
         (handover, std::mem::take(&mut self.denied))
     }

@@ -30,6 +30,11 @@ pub trait World: Send + Sync {
     /// Called when a call into a guest ended; `usage` measures what it used.
     fn used(&self, _usage: &mut dyn FnMut() -> Usage) {}
 
+    /// Whether requests need real credentials.
+    fn has_credentials(&self) -> bool {
+        true
+    }
+
     /// Decides who answers an HTTP request.
     fn http(&self, _request: &Outgoing) -> Interception<Result<Answer, Failure>> {
         Interception::PassThrough

@@ -1,7 +1,9 @@
 use serde_json::json;
 use tera::Value;
 
-use super::python;
+use super::{python, unescaped};
+use crate::message::TemplateFile;
+use crate::presentation::tests::support::{Folders, hello, render};
 
 #[test]
 fn values_are_formatted_as_in_python() {
@@ -29,4 +31,23 @@ fn integers_are_parsed_as_in_python() {
     assert_eq!(read(json!(2.9)), Some(2));
     assert_eq!(read(json!(true)), Some(1));
     assert_eq!(["", "-", "1.5", "1__0", "_1", "x"].map(|text| read(json!(text))), [None; 6]);
+}
+
+#[test]
+fn json_encode_writes_json_which_html_escapes() {
+    let folders = Folders::new();
+    let template =
+        "[{{ nothing | json_encode }},{{ missing | json_encode }},{{ text | json_encode }},{{ list | json_encode }}]";
+    let context = json!({"nothing": null, "text": "a \"b\" <c> & \\ \n", "list": [1, 1.5, true, {"it's": []}]});
+    let expected = r#"[null,null,"a \"b\" <c> & \\ \n",[1,1.5,true,{"it's":[]}]]"#;
+    let names = ["body.txt", "body.json", "body.html"];
+    for name in names {
+        folders.hello(name, template);
+    }
+    let rendered =
+        render(&folders.load(&["a"]), &hello(context), &names.map(TemplateFile::required)).expect("rendered");
+    let texts: Vec<&str> = rendered.iter().map(|file| file.text.as_str()).collect();
+    assert_eq!(texts[..2], [expected; 2]);
+    assert_eq!(unescaped(texts[2]), expected);
+    assert!(texts[2].contains("&quot;a \\&quot;b\\&quot; &lt;c&gt; &amp; "), "{}", texts[2]);
 }

@@ -210,7 +210,7 @@ fn at_field(record: CheckedRecord, row: &StringRecord, field: Option<usize>, mes
     Fault { line: record.line, column, message }
 }
 
-fn fault_of(error: csv::Error) -> Fault {
+pub fn fault_of(error: csv::Error) -> Fault {
     match error.into_kind() {
         csv::ErrorKind::Io(error) => Fault::from_io(error),
         other => Fault::whole(format!("{other:?}")),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ace::config::{Config, Grants, granted};
+use ace::config::{Config, granted};
 use ace::internals::plugin::inspection::Inspection;
 use ace::internals::plugin::{INTERFACE_VERSION, grants};
 use serde_json::{Value, json};
@@ -83,15 +83,7 @@ fn in_full(found: &Inspection) -> String {
 /// Imports that will answer "not granted", because the manifest does not request the capability. That is not a problem by itself:
 /// plugins in JavaScript and Python import everything that their world names.
 fn unrequested(found: &Inspection) -> Vec<String> {
-    let requests = &found.manifest.requests;
-    let grants = Grants {
-        http: requests.http.clone(),
-        keyvalue: requests.keyvalue.clone(),
-        mailer: requests.mailer,
-        outbox: requests.outbox.then(PathBuf::new),
-        ..Grants::default()
-    };
-    grants::ungranted(&found.plugin.imports, &grants)
+    grants::ungranted(&found.plugin.imports, &kit::as_requested(&found.manifest.requests, Path::new("FOLDER")))
 }
 
 /// The grants as the operator would write them into ace.toml.
@@ -102,7 +94,8 @@ fn to_grant(found: &Inspection) -> Vec<String> {
     }
     let text = granted("", &found.plugin.name, requests, Some(Path::new("FOLDER"))).unwrap_or_default();
     let secrets = requests.secrets.iter().map(|name| format!("secrets = {{ {name} = {{ env = \"…\" }} }}"));
-    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).chain(secrets).collect()
+    let credentials = requests.credentials.iter().map(|own| format!("credentials = {{ {own} = \"NAME\" }}"));
+    text.lines().filter(|line| !line.is_empty()).map(str::to_owned).chain(secrets).chain(credentials).collect()
 }
 
 fn describe(found: &Inspection) -> Value {

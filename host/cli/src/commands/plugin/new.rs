@@ -46,6 +46,7 @@ enum Kind {
     Policy,
     Channel,
     Resolver,
+    Feedback,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -74,6 +75,7 @@ pub fn run(args: &Args, json: bool) -> anyhow::Result<u8> {
         Kind::Policy => project::Kind::Policy,
         Kind::Channel => project::Kind::Channel,
         Kind::Resolver => project::Kind::Resolver,
+        Kind::Feedback => project::Kind::Feedback,
     };
     let language = match args.lang {
         Lang::Rust => project::Language::Rust,

@@ -34,6 +34,13 @@ pub fn run(config: &Config, plugin: &Plugin, args: &Args, json: bool) -> anyhow:
             "hint: the plugin reads the secret {secret:?}; add it under [{key}]: {secret} = {{ env = \"…\" }}"
         ));
     }
+    for own in &missing.credentials {
+        inform(&format!(
+            "hint: the plugin uses the credential {own:?}; define one as [credentials.NAME], and assign it under [plugins.{}]: \
+             credentials = {{ {own} = \"NAME\" }}",
+            plugin.name
+        ));
+    }
     if missing.outbox && args.outbox.is_none() {
         anyhow::bail!("the plugin requests a folder to write files to\nhint: name one with --outbox FOLDER");
     }

@@ -10,13 +10,13 @@ use rusqlite::{OptionalExtension, params};
 
 use super::blocked::RELEASED;
 use super::damage::Location;
-use super::group_commit::Urgency;
 use super::rows::RowReader;
 use super::writer::{WriteError, Writer};
 use super::{
-    Claim, ClaimNo, Claimed, ClaimedBatch, MessageId, ORDINARY, Priority, QueueError, Settled, Settlement, Sqlite,
-    State, TRANSACTIONAL, limits, moment, ms, ms_due, ready,
+    Claim, ClaimNo, Claimed, ClaimedBatch, Done, MessageId, ORDINARY, Priority, QueueError, Settled, Settlement,
+    Sqlite, State, TRANSACTIONAL, limits, moment, ms, ms_due, ready,
 };
+use crate::sqlite::group_commit::Urgency;
 
 /// Priority classes that one claim considers.
 const PRIORITIES_MAX: usize = 64;
@@ -26,6 +26,23 @@ const TURN: usize = 8;
 pub(super) const WAITING: &str = "waiting messages";
 /// Times of interruptions that a row holds, at most.
 const TIMES_MAX: i64 = 1_000;
+
+/// The lease of a message that is in flight.
+#[derive(Clone, Copy)]
+pub(super) struct Lease {
+    /// When it ends.
+    pub until: Instant,
+    /// The claim that it belongs to; `None` if that is no longer known.
+    pub claim: Option<u64>,
+    /// More channel types were requested after the claim; the worker does not know of them.
+    pub is_extended: bool,
+}
+
+impl Lease {
+    pub(super) fn new(claim: Option<u64>) -> Self {
+        Lease { until: Instant::now() + super::LEASE, claim, is_extended: false }
+    }
+}
 
 /// The message that a row of `queue` refers to.
 pub(super) enum Found {
@@ -304,22 +321,25 @@ impl Writer {
             {
                 self.set_settled(id, priority, (State::Cancelled, b""), now)?;
             }
-            Settlement::Done { report, kept, .. } if is_extended => {
+            Settlement::Done(Done { report, kept, contacts, deliveries, .. }) if is_extended => {
                 let sql =
                     "UPDATE messages SET report = ?1, progress = ?2, in_doubt = 0, doubts = NULL, interruptions = 0
                     WHERE id = ?3";
                 self.db.prepare_cached(sql)?.execute(params![report, kept, id])?;
+                self.note_deliveries(id, deliveries)?;
                 self.put(priority, ms(now), id)?;
+                let mut events = contacts.iter().filter(|_| with_event);
+                events.try_for_each(|event| self.emit(id, event, now))?;
             }
-            Settlement::Done { state, report, event, kept } => {
+            Settlement::Done(Done { state, report, event, contacts, kept, deliveries }) => {
+                self.note_deliveries(id, deliveries)?;
                 self.set_settled(id, priority, (*state, report), now)?;
                 if let Some(kept) = kept.as_ref().filter(|_| state.is_dead()) {
                     let sql = "UPDATE messages SET progress = ?1 WHERE id = ?2";
                     self.db.prepare_cached(sql)?.execute(params![kept, id])?;
                 }
-                if let Some(event) = event.as_ref().filter(|_| with_event) {
-                    self.emit(id, event, now)?;
-                }
+                let mut events = contacts.iter().chain(event).filter(|_| with_event);
+                events.try_for_each(|event| self.emit(id, event, now))?;
             }
             Settlement::Corrupt { report } => self.set_settled(id, priority, (State::Corrupt, report), now)?,
             Settlement::Defer { due, progress } => {

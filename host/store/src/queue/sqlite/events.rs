@@ -180,6 +180,13 @@ impl Writer {
         Ok(gone.len() as i64)
     }
 
+    /// Deletes the events of a message, and their deliveries.
+    pub(super) fn erase_events(&mut self, message: i64) -> rusqlite::Result<()> {
+        let sql = "DELETE FROM calls WHERE event IN (SELECT id FROM events WHERE message = ?1)";
+        self.db.prepare_cached(sql)?.execute([message])?;
+        self.db.prepare_cached("DELETE FROM events WHERE message = ?1")?.execute([message]).map(drop)
+    }
+
     /// Stores an event, and a delivery to each webhook.
     pub(super) fn emit(&mut self, message: i64, event: &NewEvent, now: Timestamp) -> rusqlite::Result<()> {
         let sql = "INSERT INTO events (at, message, kind, body) VALUES (?1, ?2, ?3, ?4)";

@@ -57,7 +57,7 @@ pub(super) const REHASH_THROUGH: &str = rehash_through!();
 /// Times are milliseconds since 1970; `state` is the number of a [`super::State`]. `queue` holds waiting messages (see [`super::ready`]),
 /// `claims` those in flight; a message in neither is settled. `uuids` and `recipients` are deferred indexes (see
 /// [`super::deferred_index`]).
-pub(super) const VERSIONS: [&str; 6] = [
+pub(super) const VERSIONS: [&str; 7] = [
     "
     CREATE TABLE messages (
         id INTEGER PRIMARY KEY,
@@ -188,6 +188,27 @@ pub(super) const VERSIONS: [&str; 6] = [
         ";
 "
     ),
+    // What providers reported about messages and addresses (see [`super::feedback`]). `message` is 0 for feedback without a message;
+    // events of such feedback have its negative id in their column `message`.
+    "
+    CREATE TABLE feedback (
+        id INTEGER PRIMARY KEY,
+        digest BLOB NOT NULL,
+        at INTEGER NOT NULL,
+        message INTEGER NOT NULL,
+        due INTEGER,
+        address TEXT,
+        body BLOB NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX feedback_digests ON feedback (digest);
+    CREATE INDEX feedback_of ON feedback (message, at);
+    CREATE INDEX feedback_due ON feedback (due) WHERE due IS NOT NULL;
+    CREATE INDEX feedback_about ON feedback (address) WHERE address IS NOT NULL;
+    CREATE TABLE awaited (name INTEGER, feedback INTEGER, PRIMARY KEY (name, feedback)) STRICT, WITHOUT ROWID;
+    CREATE INDEX awaited_by ON awaited (feedback);
+    CREATE TABLE deliveries (message INTEGER, name INTEGER, PRIMARY KEY (message, name)) STRICT, WITHOUT ROWID;
+    CREATE INDEX deliveries_named ON deliveries (name, message);
+",
 ];
 
 impl OpenError {

@@ -12,7 +12,7 @@ use super::recipients::{all_hashes, hashes_to_search};
 use super::rows::RowReader;
 use super::writer::Writer;
 use super::{Erased, ORDINARY, QueueError, Sqlite, State, ms};
-use crate::person::{normal_address, normal_user};
+use crate::person::{address_key, normal_address, normal_user};
 
 /// Rows that one step deletes, so that other writes do not wait long.
 const STEP: i64 = 500;
@@ -92,8 +92,27 @@ impl Sqlite {
                 all.damaged += some.damaged;
                 after = next;
             }
+            self.erase_feedback_about(known, &value).await?;
         }
         Ok(all)
+    }
+}
+
+impl Sqlite {
+    /// Erases feedback about an address, whether it has a message or not.
+    async fn erase_feedback_about(&self, known: PersonKey, value: &str) -> Result<(), QueueError> {
+        let PersonKey::Email = known else { return Ok(()) };
+        let address = address_key("email", value);
+        while {
+            let address = address.clone();
+            let erase = move |writer: &mut Writer| {
+                writer.wants_checkpoint = true;
+                let part = ("the feedback", "feedback about erased people is stored until queue.retention");
+                Ok(writer.attempt_part(part, |writer| writer.erase_feedback(&address))?)
+            };
+            self.writer.write(erase).await?
+        } {}
+        Ok(())
     }
 }
 
@@ -107,6 +126,8 @@ impl Writer {
         let erased = self.erase_bodies(dead, now)?;
         let part = ("the events", "events are stored longer than queue.event-retention");
         let pruned = self.attempt_part(part, |writer| writer.prune_events(events, STEP))?;
+        let part = ("the feedback", "feedback without a message is stored longer than queue.retention");
+        let is_more = self.attempt_part(part, |writer| writer.prune_feedback(aged))? || is_more;
         let part = ("the batches", "batches are stored longer than queue.retention");
         self.attempt_part(part, |writer| writer.drop_batches(aged))?;
         Ok(is_more || erased >= STEP || pruned >= STEP)
@@ -229,11 +250,8 @@ impl Writer {
         let part = ("the keys of erased messages", "hashes of erased messages remain there");
         self.attempt_part(part, |writer| writer.erase_keys(id, uuid, &hashes))?;
         let part = ("the events of erased messages", "they are stored until queue.event-retention");
-        self.attempt_part(part, |writer| {
-            let sql = "DELETE FROM calls WHERE event IN (SELECT id FROM events WHERE message = ?1)";
-            writer.db.prepare_cached(sql)?.execute([id])?;
-            writer.db.prepare_cached("DELETE FROM events WHERE message = ?1")?.execute([id]).map(drop)
-        })?;
+        self.attempt_part(part, |writer| writer.erase_events(id))?;
+        self.erase_deliveries(id)?;
         self.tally(priority, state, -1);
         if state != State::Queued {
             self.settled = self.settled.saturating_sub(1);

@@ -10,7 +10,7 @@ use rusqlite::OptionalExtension;
 
 use super::claims::{Found, WAITING};
 use super::damage::Location;
-use super::group_commit;
+use super::operations;
 use super::rows::RowReader;
 use super::writer::{Writer, put_meta};
 use super::{Claimed, QueueError, Sqlite, State, moment, ms, ready};
@@ -42,7 +42,7 @@ impl Writer {
 
     /// Requeues messages that were in flight in the last process, in doubt. Must be called first.
     pub(super) fn recover(&mut self, now: Timestamp) -> Result<(), QueueError> {
-        group_commit::run_now(self, move |writer| Ok(writer.requeue_claimed(now)?))
+        operations::run_now(self, move |writer| Ok(writer.requeue_claimed(now)?))
     }
 
     fn requeue_claimed(&mut self, now: Timestamp) -> rusqlite::Result<()> {

@@ -226,7 +226,7 @@ impl Drop for SmallDisk {
 #[tokio::test]
 async fn a_full_disk_is_an_error_and_accepted_messages_are_kept() {
     let home = Home::new();
-    let Some(disk) = SmallDisk::mount(home.0.path(), "600k") else {
+    let Some(disk) = SmallDisk::mount(home.0.path(), "900k") else {
         assert_ne!(unsafe { libc::geteuid() }, 0, "root can mount a small disk");
         return;
     };

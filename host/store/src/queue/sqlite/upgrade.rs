@@ -18,6 +18,8 @@ use crate::sqlite::{self, Database};
 const AROUND_DAMAGE_FROM: usize = 3;
 /// The version that added the column for limits and changed the index of recipients.
 const LIMITS_VERSION: usize = 5;
+/// The version that added the tables of feedback. SQLite moves other pages to make room for a new table, and cannot move a damaged one.
+const FEEDBACK_VERSION: usize = 7;
 /// Rows that cannot be upgraded, at most.
 const FAULTS_MAX: usize = 1_000;
 
@@ -49,6 +51,8 @@ pub(super) fn refusal(file: &Path, copy: &Path, version: usize, error: &rusqlite
 enum Faulty {
     Message(i64, String),
     Event(i64),
+    /// The tables of feedback cannot be created.
+    Feedback,
 }
 
 /// The rows that an upgrade changes one by one.
@@ -105,12 +109,17 @@ fn migrate_around_damage(db: &mut Connection, from: usize, versions: &[&str]) ->
         [MOVED_LIMITS, REHASH_THROUGH, EVENT_KINDS].iter().fold((*tables).to_owned(), |all, one| all.replace(one, ""))
     };
     let tables: Vec<String> = versions[from..].iter().map(without_rows).collect();
+    let (tables, feedback) = tables.split_at(tables.len().min((FEEDBACK_VERSION - 1).saturating_sub(from)));
+    let mut has_feedback = true;
     let mut rows = Rows::find(db, from)?;
     let (mut faults, mut left_out) = (BTreeMap::new(), 0);
     loop {
         let mut met = None;
         let done = file::migrate_with(db, &[] as &[&str], versions.len(), |db| {
-            tables.iter().flat_map(|tables| tables.split(';')).try_for_each(|one| run_statement(db, one.trim()))?;
+            run_statements(db, tables)?;
+            if has_feedback {
+                run_statements(db, feedback).inspect_err(|_| met = Some(Faulty::Feedback))?;
+            }
             rows.migrate(db, &faults).map_err(|(error, faulty)| {
                 met = faulty;
                 error
@@ -122,10 +131,18 @@ fn migrate_around_damage(db: &mut Connection, from: usize, versions: &[&str]) ->
                 Faulty::Message(id, fault) => drop(faults.insert(id, fault)),
                 // If it is readable, readers take its type from its body. Otherwise that is logged when it is due.
                 Faulty::Event(id) => rows.events.retain(|event| *event != id),
+                Faulty::Feedback => {
+                    tracing::error!("Feedback of providers cannot be stored until a backup is restored: {error}");
+                    has_feedback = false;
+                }
             },
             (done, _) => return done,
         }
     }
+}
+
+fn run_statements(db: &Connection, tables: &[String]) -> rusqlite::Result<()> {
+    tables.iter().flat_map(|tables| tables.split(';')).try_for_each(|one| run_statement(db, one.trim()))
 }
 
 /// Runs one statement. To add a column SQLite reads the whole strict table, so columns are added in the schema instead.

@@ -9,15 +9,16 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use super::blocked;
+use super::claims::Lease;
 use super::clock_jump::Clock;
 use super::damage::{Damage, Location};
 use super::deferred_index::{self, DeferredIndex};
 use super::disk_reserve::DiskReserve;
 use super::file::{CHECKPOINT_PAGES, PAGE_BYTES};
-use super::group_commit::{self, WriteOp};
 use super::health::HealthTracker;
 use super::limits;
 use super::meter::{Counted, Meter};
+use super::operations::{self, WriteOp};
 use super::ready::{self, Range};
 use super::recipients::Hashes;
 use super::rows::{self, RowReader};
@@ -55,23 +56,6 @@ struct RolledBack {
     is_of_one_change: bool,
 }
 
-/// The lease of a message that is in flight.
-#[derive(Clone, Copy)]
-pub(super) struct Lease {
-    /// When it ends.
-    pub until: Instant,
-    /// The claim that it belongs to; `None` if that is no longer known.
-    pub claim: Option<u64>,
-    /// More channel types were requested after the claim; the worker does not know of them.
-    pub is_extended: bool,
-}
-
-impl Lease {
-    fn new(claim: Option<u64>) -> Self {
-        Lease { until: Instant::now() + super::LEASE, claim, is_extended: false }
-    }
-}
-
 /// The connection for writing, and cached values from the tables.
 pub(super) struct Writer {
     pub db: Database,
@@ -80,6 +64,8 @@ pub(super) struct Writer {
     pub unsettled: u64,
     /// Settled messages that are still stored.
     pub settled: u64,
+    /// Stored feedback.
+    pub feedback: u64,
     /// The id of the last message that was accepted.
     pub last_id: i64,
     /// Messages that are not indexed yet.
@@ -102,7 +88,7 @@ pub(super) struct Writer {
     meter: Arc<Meter>,
     pub health: Arc<HealthTracker>,
     /// Disk space for accepted messages, used when the disk is full.
-    reserve: DiskReserve,
+    pub reserve: DiskReserve,
     /// Whether there is room for new messages; `None` if not checked yet.
     has_room: Option<bool>,
     pub damage: Damage,
@@ -137,6 +123,7 @@ impl Writer {
             settings: settings.clone(),
             unsettled: 0,
             settled: 0,
+            feedback: 0,
             last_id: indexed,
             deferred_index,
             leases: HashMap::new(),
@@ -184,13 +171,15 @@ impl Writer {
         let settled =
             number("the index of settled messages", "SELECT count(*) FROM messages WHERE settled IS NOT NULL")?;
         let last_id = rows::next_id(&self.db, "messages", i64::MAX, rows::Order::Down)?.unwrap_or(0);
+        let feedback = super::feedback::count(&self.db);
+        let feedback = self.or_default("the index of feedback", "its limit does not apply", feedback)?;
         let paused = super::batches::paused(&self.db);
         let paused = self.or_default("the batches", "paused batches may be sent", paused)?;
         let blocked = self.blocked.load(&self.db);
         self.or_default("messages that wait for a relay", "they wait for the maximum time", blocked)?;
         self.settled = settled.unsigned_abs();
         // Ids of deleted messages may be assigned again, but only after a restart, and none that was in the indexes.
-        (self.last_id, self.paused) = (self.last_id.max(last_id), paused);
+        (self.last_id, self.paused, self.feedback) = (self.last_id.max(last_id), paused, feedback);
         Ok(())
     }
 
@@ -302,7 +291,7 @@ impl Writer {
             } else {
                 self.health.write_failed(&reason);
             }
-            group_commit::queue_error(&rolled_back.error)
+            operations::queue_error(&rolled_back.error)
         });
         for change in changes {
             change.reply(error.as_ref().map_or(Ok(()), Err));
@@ -312,7 +301,7 @@ impl Writer {
     /// Runs one transaction. After a rollback the cached values are restored.
     fn transact(&mut self, changes: &mut [Box<dyn WriteOp>]) -> Result<(), RolledBack> {
         let before = (self.unsettled, self.settled, self.last_id, self.suspects, self.paused.clone(), self.clock);
-        let (last_claim, changed) = (self.last_claim, self.db.total_changes());
+        let (feedback, last_claim, changed) = (self.feedback, self.last_claim, self.db.total_changes());
         let result = self.run_all(changes);
         let counted = std::mem::take(&mut self.counted);
         if result.is_ok() {
@@ -329,6 +318,7 @@ impl Writer {
             let _ = self.db.execute_batch("ROLLBACK");
         }
         (self.unsettled, self.settled, self.last_id, self.suspects, self.paused, self.clock) = before;
+        self.feedback = feedback;
         self.tallies.clear();
         self.deferred_index.roll_back();
         let _ = self.restore_leases(last_claim);

@@ -2,9 +2,10 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::channel::ChannelInfo;
+use crate::delivery::{self, Note};
 use crate::http::{self, Request};
 use crate::recipient_resolver::Resolved;
-use crate::{Message, Recipient, Settings, email, keyvalue, random, time};
+use crate::{Message, Recipient, Settings, authorized_http, email, keyvalue, random, signatures, time};
 
 const MANIFEST: &str = "
 [requests]
@@ -12,6 +13,7 @@ keyvalue = ['facts:read-write']
 http = ['https://api.example/v1/']
 mailer = true
 secrets = ['token']
+credentials = ['api']
 [defaults]
 types = ['push']
 ";
@@ -34,6 +36,15 @@ impl Policy for Probe {
             Some("delay") => PolicyResult::pass().delay("push", time::now() + 60_000, "a minute"),
             Some("zone") => {
                 PolicyResult::pass().deny("push", time::offset_ms("Europe/Paris", time::now())?.to_string())
+            }
+            Some("sign") => {
+                let fetched = authorized_http::fetch(&Request::get("https://api.example/v1/x"), "api");
+                let denied = authorized_http::fetch(&Request::get("https://api.example/v1/x"), "other");
+                let verified = signatures::verify("api", "hmac-sha256", b"data", b"forged")?;
+                let fetched = fetched.map_or_else(String::from, |response| response.status.to_string());
+                PolicyResult::pass()
+                    .deny(fetched, denied.map_or_else(String::from, |_| String::new()))
+                    .deny("push", verified.to_string())
             }
             Some("random") => PolicyResult::pass().deny("push", random::u64().to_string()),
             _ => types()?
@@ -75,6 +86,12 @@ fn a_policy_asks_the_world_of_its_case() {
         {"message": asking("delay"), "now": "2026-01-01T00:00:00Z",
          "expect": {"delay": [{"channel_type": "push", "not_before": "2026-01-01T00:01:00Z"}]}},
         {"message": asking("zone"), "now": "2026-07-01T00:00:00Z", "expect": {"deny": [{"channel_type": "push", "reason": "7200000"}]}},
+        {"message": asking("sign"), "host": [{"http": {"request": {"credential": "api"}, "answer": {"error": "rejected"}}}],
+         "expect": {"deny": [
+            {"channel_type": "the credential is rejected: the case says so",
+             "reason": "http: not granted: the manifest does not say `credentials = [\"other\"]` under [requests]"},
+            {"channel_type": "push", "reason": "false"}
+         ]}},
         {"message": asking("random"), "seed": 7, "expect": {"deny": [{"channel_type": "push", "reason": "8507457494164816599"}]}}
     ]);
     table(&cases).policy::<Probe>(concat!(module_path!(), "::a_policy_asks_the_world_of_its_case"));
@@ -139,6 +156,45 @@ fn an_exchange_that_nobody_asks_for_fails_the_case() {
     let cases = json!([{"message": {"app_label": "app", "name": "note"}, "expect": {"skipped": "the recipient has no e-mail address"},
         "host": [{"mail": {"request": {}, "answer": {"accepted": "250 Ok"}}}]}]);
     table(&cases).channel::<Courier>(concat!(module_path!(), "::an_exchange_that_nobody_asks_for_fails_the_case"));
+}
+
+/// Notes an outcome for each token, and holds itself before the second attempt.
+struct Pusher;
+
+impl Channel for Pusher {
+    fn describe() -> ChannelInfo {
+        delivery::hold(None, "not within a delivery");
+        ChannelInfo::new("push")
+    }
+
+    fn deliver(message: &Message, _: Rendered, attempt: &Attempt) -> Result<Receipt, DeliveryError> {
+        if attempt.number == 2 {
+            delivery::hold(Some(time::now() + 60_000), "too many");
+            return Err(DeliveryError::recoverable("later"));
+        }
+        let recipient = message.recipient();
+        for token in recipient.iter().flat_map(|recipient| recipient.contacts_of("push-token")) {
+            delivery::note(&Note::retry("push-token", token));
+            delivery::note(&Note::dropped("push-token", token).code("gone"));
+        }
+        Ok(Receipt::default().provider_id(delivery::noted()?.len().to_string()))
+    }
+}
+
+#[test]
+fn a_channel_notes_outcomes_and_holds_itself() {
+    let mut message = asking("");
+    message["recipient"]["contacts"] = json!({"push-token": ["a", "b"]});
+    let noted = |outcome: &str| json!([{"kind": "push-token", "address": "a", "outcome": outcome}]);
+    let dropped = |token: &str| json!({"kind": "push-token", "address": token, "outcome": "dropped", "code": "gone"});
+    let cases = json!([
+        {"message": message, "expect": {"sent": {"provider_id": "0"}, "outcomes": [dropped("a"), dropped("b")]}},
+        {"message": message, "noted": noted("sent"), "expect": {"sent": {"provider_id": "1"}, "outcomes": [dropped("b")]}},
+        {"message": message, "noted": noted("retry"), "expect": {"sent": {"provider_id": "1"}, "outcomes": [dropped("a"), dropped("b")]}},
+        {"message": message, "attempt": 2, "now": "2026-01-01T00:00:00Z",
+         "expect": {"recoverable": {"message": "later"}, "hold": {"until": "2026-01-01T00:01:00Z", "reason": "too many"}}}
+    ]);
+    table(&cases).channel::<Pusher>(concat!(module_path!(), "::a_channel_notes_outcomes_and_holds_itself"));
 }
 
 struct Everyone;

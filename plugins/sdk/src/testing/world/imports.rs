@@ -1,5 +1,7 @@
 //! The functions of the WIT, module by module.
 
+pub mod keyvalue;
+
 pub mod config {
     use crate::testing::world::{text, with};
 
@@ -14,6 +16,48 @@ pub mod logging {
 
     pub fn log(level: Level, message: &str) {
         with(|world| world.logs.push(format!("{level:?}: {message}")));
+    }
+}
+
+pub mod delivery {
+    use jiff::Timestamp;
+    use serde_json::{Value, json};
+
+    use crate::delivery::Note;
+    use crate::testing::world::{World, with};
+
+    pub fn hold_channel(until: Option<u64>, reason: &str) {
+        within_delivery("hold-channel", |world| {
+            let until = until.and_then(|ms| Timestamp::from_millisecond(i64::try_from(ms).ok()?).ok());
+            let until = until.map(|at| ("until".to_owned(), at.to_string().into()));
+            let fields = until.into_iter().chain([("reason".to_owned(), reason.into())]);
+            world.hold = Some(Value::Object(fields.collect()));
+        });
+    }
+
+    /// Notes an outcome. A malformed one changes nothing.
+    pub fn note_outcome(outcome: &str) {
+        within_delivery("note-outcome", |world| match serde_json::from_str::<Note>(outcome) {
+            Err(why) => world.logs.push(format!("Error: note-outcome changed nothing: {why}")),
+            Ok(note) => {
+                let is_same = |other: &&mut Value| other["kind"] == note.kind && other["address"] == note.address;
+                match world.outcomes.iter_mut().find(is_same) {
+                    Some(other) => *other = json!(note),
+                    None => world.outcomes.push(json!(note)),
+                }
+            }
+        });
+    }
+
+    pub fn noted_outcomes() -> String {
+        with(|world| json!(world.noted).to_string())
+    }
+
+    fn within_delivery(function: &str, change: impl FnOnce(&mut World)) {
+        with(|world| match world.delivery_key {
+            Some(_) => change(world),
+            None => world.logs.push(format!("Debug: {function} has no effect outside of deliver")),
+        });
     }
 }
 
@@ -53,159 +97,33 @@ pub mod random {
     }
 }
 
-pub mod keyvalue {
-    use crate::keyvalue::{Counted, KeyvalueError, Place};
-    use crate::testing::world::{World, with};
-
-    /// The value of a key; `None` if it does not exist. Needs read access to the bucket.
-    pub fn get(bucket: &str, key: &str) -> Result<Option<Vec<u8>>, KeyvalueError> {
-        with(|world| {
-            world.requests.bucket(bucket, "read").map_err(KeyvalueError::Denied)?;
-            Ok(world.facts.get(&(bucket.to_owned(), key.to_owned())).cloned())
-        })
-    }
-
-    /// Sets the value of a key, optionally for `ttl_ms` milliseconds. Needs write access to the bucket.
-    pub fn set(bucket: &str, key: &str, value: &[u8], _ttl_ms: Option<u64>) -> Result<(), KeyvalueError> {
-        write(bucket, |world| {
-            world.facts.insert((bucket.to_owned(), key.to_owned()), value.to_owned());
-            Ok(())
-        })
-    }
-
-    /// Deletes a key, which need not exist. Needs write access to the bucket.
-    pub fn delete(bucket: &str, key: &str) -> Result<(), KeyvalueError> {
-        write(bucket, |world| {
-            world.facts.remove(&(bucket.to_owned(), key.to_owned()));
-            world.tokens.retain(|(of, under, _), _| (of.as_str(), under.as_str()) != (bucket, key));
-            world.places.remove(&(bucket.to_owned(), key.to_owned()));
-            Ok(())
-        })
-    }
-
-    /// Adds to a counter and returns it. With `once`, a token counts once. Needs write access to the bucket.
-    pub fn increment(
-        bucket: &str,
-        key: &str,
-        by: i64,
-        _ttl_ms: Option<u64>,
-        once: Option<&str>,
-    ) -> Result<i64, KeyvalueError> {
-        write(bucket, |world| Ok(count(world, bucket, key, by, once)?.total))
-    }
-
-    /// Adds once for each token and returns its number. Needs write access to the bucket.
-    pub fn count_once(
-        bucket: &str,
-        key: &str,
-        token: &str,
-        by: i64,
-        _ttl_ms: Option<u64>,
-    ) -> Result<Counted, KeyvalueError> {
-        write(bucket, |world| count(world, bucket, key, by, Some(token)))
-    }
-
-    /// Takes one of `limit` places within the last `window_ms`. Needs write access to the bucket.
-    pub fn take_place(
-        bucket: &str,
-        key: &str,
-        token: &str,
-        limit: u32,
-        window_ms: u64,
-    ) -> Result<Place, KeyvalueError> {
-        write(bucket, |world| {
-            if limit == 0 {
-                return Err(KeyvalueError::Quota(format!("{bucket}/{key}: the limit of places must be at least 1")));
-            }
-            let place = (bucket.to_owned(), key.to_owned());
-            if world.facts.contains_key(&place) && !world.places.contains_key(&place) {
-                return Err(KeyvalueError::Unavailable(format!("{bucket}/{key} does not hold places")));
-            }
-            let now = u64::try_from(world.now.as_millisecond()).unwrap_or_default();
-            let taken = world.places.entry(place.clone()).or_default();
-            taken.retain(|_, at| *at > now.saturating_sub(window_ms));
-            let is_granted = taken.contains_key(token) || taken.len() < limit as usize;
-            if is_granted {
-                taken.entry(token.to_owned()).or_insert(now);
-            }
-            let mut moments: Vec<u64> = taken.values().copied().collect();
-            moments.sort_unstable();
-            let blocking = moments.get(moments.len().saturating_sub(limit as usize));
-            let next_free = blocking.filter(|_| !is_granted).map(|at| at + window_ms);
-            let used = moments.len() as u32;
-            world.facts.insert(place, used.to_string().into_bytes());
-            Ok(Place { is_granted, used, next_free })
-        })
-    }
-
-    /// Releases the place of a token, if it has one. Needs write access to the bucket.
-    pub fn give_place_back(bucket: &str, key: &str, token: &str) -> Result<(), KeyvalueError> {
-        write(bucket, |world| {
-            let place = (bucket.to_owned(), key.to_owned());
-            let Some(taken) = world.places.get_mut(&place) else { return Ok(()) };
-            taken.remove(token);
-            match taken.len() {
-                0 => drop((world.places.remove(&place), world.facts.remove(&place))),
-                left => drop(world.facts.insert(place, left.to_string().into_bytes())),
-            }
-            Ok(())
-        })
-    }
-
-    fn count(
-        world: &mut World,
-        bucket: &str,
-        key: &str,
-        by: i64,
-        once: Option<&str>,
-    ) -> Result<Counted, KeyvalueError> {
-        let place = (bucket.to_owned(), key.to_owned());
-        let held = world.facts.get(&place).map(|bytes| String::from_utf8_lossy(bytes).parse::<i64>());
-        let no_counter = || KeyvalueError::Unavailable(format!("{bucket}/{key} is not a counter"));
-        let before = held.transpose().map_err(|_| no_counter())?.unwrap_or(0);
-        let token = once.map(|token| (place.0.clone(), place.1.clone(), token.to_owned()));
-        if let Some(at) = token.as_ref().and_then(|token| world.tokens.get(token)) {
-            return Ok(Counted { at: *at, total: before, first_time: false });
-        }
-        let total = before.saturating_add(by);
-        if by != 0 || token.is_some() {
-            world.facts.insert(place, total.to_string().into_bytes());
-        }
-        world.tokens.extend(token.map(|token| (token, total)));
-        Ok(Counted { at: total, total, first_time: true })
-    }
-
-    fn write<T>(bucket: &str, change: impl FnOnce(&mut World) -> Result<T, KeyvalueError>) -> Result<T, KeyvalueError> {
-        with(|world| {
-            world.requests.bucket(bucket, "write").map_err(KeyvalueError::Denied)?;
-            change(world)
-        })
-    }
-}
-
 pub mod http {
     use serde_json::{Value, json};
 
     use crate::http::{HttpError, Request, Response};
-    use crate::testing::world::{Exchange, Object, with, written};
+    use crate::testing::case::HttpAnswer;
+    use crate::testing::world::{Exchange, Object, World, with, written};
 
     /// Makes one request and waits for the whole response. Nothing is retried.
     pub fn fetch(request: &Request) -> Result<Response, HttpError> {
-        with(|world| {
-            if !request.url.starts_with("https://") && !request.url.starts_with("http://") {
-                return Err(HttpError::Invalid(format!("{:?} is not an http or https URL", request.url)));
-            }
-            world.requests.http(&request.url).map_err(HttpError::Denied)?;
-            match world.next_answer("http", asked(request)) {
-                Ok(Exchange::Http { answer, .. }) => answer.outcome(),
-                Ok(Exchange::Mail { .. }) => unreachable!("an HTTP answer was requested"),
-                Err(why) => Err(HttpError::Connection(why)),
-            }
-        })
+        with(|world| answer(world, request, asked(request))?.outcome())
+    }
+
+    /// The answer of the case to a request.
+    pub fn answer(world: &mut World, request: &Request, asked: Value) -> Result<HttpAnswer, HttpError> {
+        if !request.url.starts_with("https://") && !request.url.starts_with("http://") {
+            return Err(HttpError::Invalid(format!("{:?} is not an http or https URL", request.url)));
+        }
+        world.requests.http(&request.url).map_err(HttpError::Denied)?;
+        match world.next_answer("http", asked) {
+            Ok(Exchange::Http { answer, .. }) => Ok(answer),
+            Ok(Exchange::Mail { .. }) => unreachable!("an HTTP answer was requested"),
+            Err(why) => Err(HttpError::Connection(why)),
+        }
     }
 
     /// A request in the form of a case.
-    fn asked(request: &Request) -> Value {
+    pub fn asked(request: &Request) -> Value {
         let mut fields = Object::new();
         fields.insert("method".to_owned(), request.method.as_str().into());
         fields.insert("url".to_owned(), request.url.as_str().into());
@@ -218,6 +136,54 @@ pub mod http {
             fields.insert("body".to_owned(), written(body));
         }
         Value::Object(fields)
+    }
+}
+
+pub mod authorized_http {
+    use super::http::{answer, asked};
+    use crate::authorized_http::AuthorizedError;
+    use crate::http::{HttpError, Request, Response};
+    use crate::testing::world::with;
+
+    /// Makes one request with a credential, which the case shows by its name.
+    pub fn fetch(request: &Request, credential: &str) -> Result<Response, AuthorizedError> {
+        let mut asked = asked(request);
+        asked["credential"] = credential.into();
+        with(|world| {
+            let denied = |why| AuthorizedError::Http(HttpError::Denied(why));
+            world.requests.credential(credential).map_err(denied)?;
+            answer(world, request, asked).map_err(AuthorizedError::Http)?.authorized_outcome()
+        })
+    }
+}
+
+pub mod signatures {
+    use ace_signatures::Algorithm;
+
+    use crate::signatures::SignatureError;
+    use crate::testing::world::with;
+
+    /// Whether a signature is of the key that the case has for this credential.
+    pub fn verify(credential: &str, algorithm: &str, data: &[u8], signature: &[u8]) -> Result<bool, SignatureError> {
+        let key = with(|world| {
+            world.requests.credential(credential).map_err(SignatureError::Denied)?;
+            Ok(world.credentials[credential].clone())
+        })?;
+        named(algorithm)?.verify(key.as_bytes(), data, signature).map_err(invalid)
+    }
+
+    /// Whether a signature is of this public key.
+    pub fn verify_with(key: &[u8], algorithm: &str, data: &[u8], signature: &[u8]) -> Result<bool, SignatureError> {
+        named(algorithm)?.verify_with_public_key(key, data, signature).map_err(invalid)
+    }
+
+    fn named(algorithm: &str) -> Result<Algorithm, SignatureError> {
+        Algorithm::named(algorithm)
+            .ok_or_else(|| SignatureError::Invalid(format!("there is no algorithm {algorithm:?}")))
+    }
+
+    fn invalid(error: ace_signatures::InvalidKey) -> SignatureError {
+        SignatureError::Invalid(error.to_string())
     }
 }
 
@@ -297,6 +263,54 @@ pub mod outbox {
             }
             if world.files.insert(name.to_owned()) { Ok(()) } else { Err(OutboxError::Exists(name.to_owned())) }
         })
+    }
+}
+
+pub mod incoming {
+    use crate::testing::case::IncomingRequest;
+    use crate::testing::world::with;
+
+    pub fn public_url() -> Option<String> {
+        with(|world| world.public_url.clone())
+    }
+
+    /// The request of a case, for the plugin with this name.
+    #[derive(Debug)]
+    pub struct Request(pub IncomingRequest, pub String);
+
+    impl Request {
+        pub fn method(&self) -> String {
+            self.0.method.clone()
+        }
+
+        pub fn url(&self) -> Option<String> {
+            public_url().map(|url| format!("{url}/v1/feedback/{}{}", self.1, self.0.path))
+        }
+
+        pub fn path(&self) -> String {
+            self.0.path.clone()
+        }
+
+        pub fn query(&self) -> Option<String> {
+            self.0.query.clone()
+        }
+
+        pub fn header(&self, name: &str) -> Vec<String> {
+            let fits = |(known, _): &(&String, &String)| known.eq_ignore_ascii_case(name);
+            self.0.headers.iter().filter(fits).map(|(_, value)| value.clone()).collect()
+        }
+
+        pub fn headers(&self) -> Vec<(String, String)> {
+            self.0.headers.iter().map(|(name, value)| (name.to_ascii_lowercase(), value.clone())).collect()
+        }
+
+        pub fn body(&self) -> Vec<u8> {
+            self.0.body()
+        }
+
+        pub fn received_at(&self) -> u64 {
+            with(|world| world.now.as_millisecond().max(0).cast_unsigned())
+        }
     }
 }
 

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use jiff::Timestamp;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{StatusCode, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::credentials::Refusal;
 use crate::mailer;
 use crate::message::Object;
 use crate::plugin::http::{Answer as Response, Failure, FailureKind, Outgoing};
@@ -22,7 +24,7 @@ const BASE64: &str = "$base64";
 pub enum Exchange {
     /// An HTTP request of the plugin.
     Http {
-        /// `method`, `url`, `headers`, `body`.
+        /// `method`, `url`, `headers`, `body`, and `credential`: the plugin's own name for it.
         request: Object,
         /// The response.
         answer: HttpAnswer,
@@ -64,7 +66,7 @@ pub struct HttpAnswer {
     pub error: Option<HttpFailure>,
 }
 
-/// The errors of `http.http-error`.
+/// The errors of `http.http-error` and `authorized-http.authorized-error`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HttpFailure {
@@ -76,6 +78,10 @@ pub enum HttpFailure {
     TimedOut,
     /// The response was too long.
     TooLarge,
+    /// The provider rejects the credential for good.
+    Rejected,
+    /// No token could be obtained.
+    Unavailable,
 }
 
 /// Headers that are not recorded: they change all the time, say nothing to a plugin, or are private.
@@ -98,7 +104,11 @@ impl HttpAnswer {
             }
             Err(failure) => {
                 let error = match failure.kind {
-                    FailureKind::Denied(_) => HttpFailure::Denied,
+                    FailureKind::Denied(_) | FailureKind::Unauthorized(Refusal::Denied(_) | Refusal::Invalid(_)) => {
+                        HttpFailure::Denied
+                    }
+                    FailureKind::Unauthorized(Refusal::Rejected(_)) => HttpFailure::Rejected,
+                    FailureKind::Unauthorized(Refusal::Unavailable { .. }) => HttpFailure::Unavailable,
                     FailureKind::Unconnected(_) | FailureKind::Broken(_) => HttpFailure::Connection,
                     FailureKind::TimedOut => HttpFailure::TimedOut,
                     FailureKind::TooLarge(_) => HttpFailure::TooLarge,
@@ -118,12 +128,17 @@ impl HttpAnswer {
                     }
                 }
                 let status = StatusCode::from_u16(self.status.unwrap_or(200)).unwrap_or(StatusCode::OK);
-                return Ok(Response { status, headers, body: bytes(&self.body) });
+                return Ok(Response { status, headers, body: bytes(&self.body), rejected_credential: None });
             }
             Some(HttpFailure::Denied) => FailureKind::Denied("the case says so".to_owned()),
             Some(HttpFailure::Connection) => FailureKind::Broken("the connection broke: the case says so".to_owned()),
             Some(HttpFailure::TimedOut) => FailureKind::TimedOut,
             Some(HttpFailure::TooLarge) => FailureKind::TooLarge(0),
+            Some(HttpFailure::Rejected) => FailureKind::Unauthorized(Refusal::Rejected("the case says so".to_owned())),
+            Some(HttpFailure::Unavailable) => FailureKind::Unauthorized(Refusal::Unavailable {
+                message: "the case says so".to_owned(),
+                next_attempt_time: Timestamp::UNIX_EPOCH,
+            }),
         };
         Err(Failure { status: None, kind })
     }
@@ -181,6 +196,9 @@ pub(super) fn http_request(outgoing: &Outgoing) -> Object {
     if !headers.is_empty() {
         request.insert("headers".to_owned(), json!(headers));
     }
+    if let Some(credential) = &outgoing.credential {
+        request.insert("credential".to_owned(), credential.own_name.as_str().into());
+    }
     if let Some(content) = &outgoing.body {
         // It is only compared, so the white space of JSON does not matter.
         let json = serde_json::from_slice::<Value>(content).ok().filter(|v| v.is_object() || v.is_array());
@@ -213,7 +231,7 @@ pub(super) fn mail_request(email: &mailer::Email) -> Object {
 }
 
 /// A body in recorded form: JSON if that gives the same bytes back, else text, else base64.
-fn body(content: &[u8]) -> Value {
+pub fn body(content: &[u8]) -> Value {
     let Ok(text) = std::str::from_utf8(content) else {
         return json!({ BASE64: BASE64_STANDARD.encode(content) });
     };
@@ -223,7 +241,8 @@ fn body(content: &[u8]) -> Value {
     }
 }
 
-fn bytes(body: &Value) -> Vec<u8> {
+/// The bytes of a body in recorded form.
+pub fn bytes(body: &Value) -> Vec<u8> {
     match body {
         Value::Null => Vec::new(),
         Value::String(text) => text.clone().into_bytes(),

@@ -14,7 +14,9 @@ fn post(url: &str, body: &str) -> Outgoing {
         method: reqwest::Method::POST,
         url,
         headers: Default::default(),
-        body: Some(body.into()),
+        body: Some(body.to_owned().into()),
+        credential: None,
+        is_named_host: true,
         span: tracing::Span::none(),
     }
 }
@@ -55,7 +57,12 @@ fn what_is_left_out_is_not_compared_and_the_rest_is() {
 async fn what_the_world_answered_is_answered_again_and_without_secrets() {
     let world = async {
         let headers = [(reqwest::header::DATE, "today".parse().expect("a header"))].into_iter().collect();
-        Ok(Response { status: reqwest::StatusCode::CREATED, headers, body: b"{\"id\":\"k3y-17\"}".into() })
+        Ok(Response {
+            status: reqwest::StatusCode::CREATED,
+            headers,
+            body: b"{\"id\":\"k3y-17\"}".into(),
+            rejected_credential: None,
+        })
     };
     let observing = Sandbox::observing(vec!["k3y".to_owned()]);
     let outgoing = post("https://a.example/v1/k3y", "{\"a\":1}");

@@ -27,6 +27,7 @@ type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Lookup = dyn Fn(&str) -> io::Result<Vec<SocketAddr>> + Send + Sync;
 
 /// Looks names up with the system's resolver, and drops the addresses that plugins may not connect to.
+#[derive(Clone)]
 pub(super) struct Resolver {
     lookup: Arc<Lookup>,
     lookups: Arc<Semaphore>,

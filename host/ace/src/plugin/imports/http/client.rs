@@ -6,6 +6,7 @@ use std::error::Error;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use jiff::Timestamp;
 use reqwest::header::{CONTENT_LENGTH, HeaderMap, HeaderValue, RETRY_AFTER};
 use reqwest::{Method, StatusCode, Url};
@@ -14,9 +15,13 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::address::{RefusedAddress, Resolver};
+use super::authorization::{Credential, Identities};
 use super::first_request::FirstRequests;
+use crate::credentials::Refusal;
 use crate::message::retry_after;
+use crate::plugin::runtime::notes::{Noted, not_stored};
 use crate::plugin::runtime::world::{self, Interception, World};
+use crate::tls::Identity;
 use crate::{config, tls};
 
 /// Headers of a request or a response.
@@ -44,7 +49,11 @@ pub struct Outgoing {
     pub method: Method,
     pub url: Url,
     pub headers: HeaderMap,
-    pub body: Option<Vec<u8>>,
+    pub body: Option<Bytes>,
+    /// The credential that the client adds.
+    pub credential: Option<Credential>,
+    /// Whether a grant names the host. Another host is one recipient's: whatever it does, no other message has to wait.
+    pub is_named_host: bool,
     /// The span that the exchange runs in.
     pub span: tracing::Span,
 }
@@ -64,6 +73,8 @@ pub struct Response {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
+    /// Why the provider rejected the credential, if it did.
+    pub rejected_credential: Option<String>,
 }
 
 /// Why there is no complete response. The texts contain no part of the URL except its host.
@@ -79,6 +90,8 @@ pub enum FailureKind {
     TimedOut,
     /// The body is longer than this many bytes.
     TooLarge(u64),
+    /// The credential cannot be added; nothing was sent.
+    Unauthorized(Refusal),
 }
 
 /// A failed exchange, with the status if one was received.
@@ -92,6 +105,11 @@ impl Failure {
     /// A failure before anything was sent.
     pub fn unconnected(why: String) -> Self {
         Failure { status: None, kind: FailureKind::Unconnected(why) }
+    }
+
+    /// A failure to add the credential, before anything was sent.
+    pub fn unauthorized(refusal: Refusal) -> Self {
+        Failure { status: None, kind: FailureKind::Unauthorized(refusal) }
     }
 }
 
@@ -119,10 +137,15 @@ pub(super) fn effect(outcome: &Result<Response, Failure>) -> Effect {
     }
 }
 
-/// How long the provider asked to wait, if it rejected the request with a Retry-After.
-pub(super) fn retry_pause(outcome: &Result<Response, Failure>, now: Timestamp) -> Option<Duration> {
+/// How long the channel has to wait, if a named host rejected the request with a Retry-After.
+pub(super) fn retry_pause(
+    outcome: &Result<Response, Failure>,
+    is_named_host: bool,
+    now: Timestamp,
+) -> Option<Duration> {
     let response = outcome.as_ref().ok()?;
-    if !matches!(response.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE) {
+    let is_busy = matches!(response.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    if !is_busy || !is_named_host {
         return None;
     }
     retry_after(response.headers.get(RETRY_AFTER)?.to_str().ok()?, now)
@@ -130,20 +153,34 @@ pub(super) fn retry_pause(outcome: &Result<Response, Failure>, now: Timestamp) -
 
 /// Permission for one request in flight, until a deadline.
 pub struct RequestPermit {
-    deadline: Instant,
+    pub(super) deadline: Instant,
     first_byte: Duration,
     _permit: OwnedSemaphorePermit,
 }
 
 /// The client, shared by all plugins.
 pub struct Client {
-    inner: reqwest::Client,
+    pub(super) connections: Arc<Connections>,
+    pub(super) connector: Arc<Connector>,
+    pub(super) identities: Identities,
     timeout: Duration,
     max_response_bytes: usize,
     requests_per_plugin: usize,
     semaphores: Mutex<HashMap<String, Arc<Semaphore>>>,
-    first_requests: FirstRequests,
     world: Arc<dyn World>,
+}
+
+/// Connections that requests share.
+pub(super) struct Connections {
+    inner: reqwest::Client,
+    first_requests: FirstRequests,
+}
+
+/// Opens connections.
+pub(super) struct Connector {
+    settings: config::Http,
+    resolver: Resolver,
+    ping: Ping,
 }
 
 /// The pings that detect a dead HTTP/2 connection.
@@ -170,31 +207,15 @@ impl Client {
     }
 
     pub(super) fn build(settings: &config::Http, resolver: Resolver, ping: Ping) -> Result<Self, ClientError> {
-        let mut tls = tls::client_config(settings.ca_file.as_deref())?;
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        let inner = reqwest::Client::builder()
-            .tls_backend_preconfigured(tls)
-            .dns_resolver(resolver)
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .http1_max_headers(HEADERS_MAX)
-            .http2_max_header_list_size(HTTP2_HEADER_LIST_BYTES_MAX)
-            .http2_keep_alive_interval(ping.interval)
-            .http2_keep_alive_timeout(ping.timeout)
-            .http2_keep_alive_while_idle(true)
-            .connect_timeout(settings.connect_timeout)
-            .pool_max_idle_per_host(settings.idle_connections)
-            .pool_idle_timeout(settings.idle_timeout)
-            .build()
-            .map_err(|e| ClientError::Build(root_cause(&e)))?;
+        let connector = Connector { settings: settings.clone(), resolver, ping };
         Ok(Client {
-            inner,
+            connections: Arc::new(connector.open(None)?),
+            connector: Arc::new(connector),
+            identities: Identities::default(),
             timeout: settings.timeout,
             max_response_bytes: settings.max_response_bytes,
             requests_per_plugin: settings.requests_per_plugin,
             semaphores: Mutex::default(),
-            first_requests: FirstRequests::new(settings.idle_timeout),
             world: Arc::new(world::RealWorld),
         })
     }
@@ -204,8 +225,16 @@ impl Client {
         Client { world, ..self }
     }
 
-    /// Waits for a permit of the plugin. The time of the exchange starts here.
-    pub async fn acquire(&self, plugin: &str, timeouts: Timeouts) -> Result<RequestPermit, Failure> {
+    /// Stores what the call noted so far (`notes`), and waits for a permit of the plugin. The time of the exchange starts here.
+    pub async fn acquire(
+        &self,
+        plugin: &str,
+        timeouts: Timeouts,
+        notes: Option<Arc<Noted>>,
+    ) -> Result<RequestPermit, Failure> {
+        if let Some(notes) = notes {
+            notes.store().await.map_err(|why| Failure::unconnected(not_stored(&why)))?;
+        }
         let deadline = Instant::now() + timeouts.total.unwrap_or(self.timeout).min(self.timeout);
         let semaphore = {
             let mut semaphores = self.semaphores.lock().unwrap_or_else(PoisonError::into_inner);
@@ -247,14 +276,27 @@ impl Client {
     }
 
     async fn send_out(&self, permit: RequestPermit, outgoing: Outgoing) -> Result<Response, Failure> {
+        match outgoing.credential.clone() {
+            None => self.exchange_in_time(&permit, &self.connections, outgoing).await,
+            Some(credential) => self.send_authorized(&permit, &credential, outgoing).await,
+        }
+    }
+
+    pub(super) async fn exchange_in_time(
+        &self,
+        permit: &RequestPermit,
+        connections: &Connections,
+        outgoing: Outgoing,
+    ) -> Result<Response, Failure> {
         let mut status = None;
-        let exchange = self.exchange(outgoing, permit.first_byte, &mut status);
+        let exchange = self.exchange(connections, outgoing, permit.first_byte, &mut status);
         let outcome = tokio::time::timeout_at(permit.deadline, exchange).await;
         outcome.unwrap_or(Err(FailureKind::TimedOut)).map_err(|kind| Failure { status, kind })
     }
 
     async fn exchange(
         &self,
+        connections: &Connections,
         outgoing: Outgoing,
         first_byte: Duration,
         status: &mut Option<StatusCode>,
@@ -263,12 +305,12 @@ impl Client {
         // hyper omits the length of an empty body, which some servers require (RFC 9110, 8.6; 411).
         let needs_length = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         *request.headers_mut() = outgoing.headers;
-        if needs_length && outgoing.body.as_ref().is_none_or(Vec::is_empty) {
+        if needs_length && outgoing.body.as_ref().is_none_or(Bytes::is_empty) {
             request.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
         }
         *request.body_mut() = outgoing.body.map(Into::into);
-        let pass = self.first_requests.wait(request.url()).await;
-        let answered = tokio::time::timeout(first_byte, self.inner.execute(request)).await;
+        let pass = connections.first_requests.wait(request.url()).await;
+        let answered = tokio::time::timeout(first_byte, connections.inner.execute(request)).await;
         let mut response = answered.map_err(|_| FailureKind::TimedOut)?.map_err(|e| unanswered(&e))?;
         pass.answered();
         *status = Some(response.status());
@@ -280,7 +322,8 @@ impl Client {
             return Err(FailureKind::Broken(text));
         }
         let body = self.read_body(&mut response).await?;
-        Ok(Response { status: response.status(), headers: std::mem::take(response.headers_mut()), body })
+        let headers = std::mem::take(response.headers_mut());
+        Ok(Response { status: response.status(), headers, body, rejected_credential: None })
     }
 
     async fn read_body(&self, response: &mut reqwest::Response) -> Result<Vec<u8>, FailureKind> {
@@ -298,6 +341,36 @@ impl Client {
             body.extend_from_slice(&chunk);
         }
         Ok(body)
+    }
+}
+
+impl Connector {
+    /// Connections that present this client certificate, if one is given. Blocks: it reads the trusted root certificates.
+    pub(super) fn open(&self, identity: Option<&Identity>) -> Result<Connections, ClientError> {
+        let Connector { settings, resolver, ping } = self;
+        let ca_file = settings.ca_file.as_deref();
+        let mut tls = match identity {
+            None => tls::client_config(ca_file)?,
+            Some(identity) => tls::client_config_as(ca_file, identity)?,
+        };
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let inner = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls)
+            .dns_resolver(resolver.clone())
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .http1_max_headers(HEADERS_MAX)
+            .http2_max_header_list_size(HTTP2_HEADER_LIST_BYTES_MAX)
+            .http2_keep_alive_interval(ping.interval)
+            .http2_keep_alive_timeout(ping.timeout)
+            .http2_keep_alive_while_idle(true)
+            .connect_timeout(settings.connect_timeout)
+            .pool_max_idle_per_host(settings.idle_connections)
+            .pool_idle_timeout(settings.idle_timeout)
+            .build()
+            .map_err(|e| ClientError::Build(root_cause(&e)))?;
+        Ok(Connections { inner, first_requests: FirstRequests::new(settings.idle_timeout) })
     }
 }
 

@@ -1,6 +1,9 @@
 //! The client against servers on loopback: real sockets, real TLS.
 
+mod authorization;
+mod connections;
 mod http2;
+mod pauses;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,7 +25,7 @@ use super::client::{
 };
 use super::target;
 use super::{read_headers, read_method};
-use crate::config::{Grants as Granted, Http};
+use crate::config::Http;
 use crate::plugin::grants::Grants;
 
 /// What a server does with a request.
@@ -151,12 +154,14 @@ fn get(url: &str) -> Outgoing {
         url: target::parse(url).unwrap(),
         headers: HeaderMap::new(),
         body: None,
+        credential: None,
+        is_named_host: true,
         span: tracing::Span::none(),
     }
 }
 
 fn post(url: &str, body: &str) -> Outgoing {
-    Outgoing { method: Method::POST, body: Some(body.into()), ..get(url) }
+    Outgoing { method: Method::POST, body: Some(body.to_owned().into()), ..get(url) }
 }
 
 async fn send(client: &Client, outgoing: Outgoing) -> Result<Response, Failure> {
@@ -164,7 +169,7 @@ async fn send(client: &Client, outgoing: Outgoing) -> Result<Response, Failure> 
 }
 
 async fn send_within(client: &Client, outgoing: Outgoing, timeouts: Timeouts) -> Result<Response, Failure> {
-    let permit = client.acquire("p", timeouts).await?;
+    let permit = client.acquire("p", timeouts, None).await?;
     client.send(permit, outgoing).await
 }
 
@@ -381,18 +386,6 @@ async fn an_unknown_name_is_a_connection_error() {
     assert!(matches!(kind, FailureKind::Unconnected(_)), "{kind:?}");
 }
 
-#[tokio::test]
-async fn the_requests_of_a_plugin_in_flight_are_limited() {
-    let client = Client::new(&Http { requests_per_plugin: 1, ..settings() }).unwrap();
-    let short = Timeouts { total: Some(Duration::from_millis(20)), first_byte: None };
-    let permit = client.acquire("p", short).await.ok().unwrap();
-    let refused = client.acquire("p", short).await.err().unwrap();
-    assert!(matches!(&refused.kind, FailureKind::Unconnected(text) if text.starts_with("1 requests")), "{refused:?}");
-    assert!(client.acquire("another", short).await.is_ok());
-    drop(permit);
-    assert!(client.acquire("p", short).await.is_ok());
-}
-
 #[test]
 fn methods_are_upper_case_tokens() {
     for name in ["GET", "POST", "M-SEARCH", "PROPFIND"] {
@@ -436,8 +429,7 @@ fn is_granted(grants: &[&str], url: &str) -> bool {
     let list = grants.iter().map(|grant| format!("{grant:?}")).collect::<Vec<_>>().join(", ");
     let config =
         crate::config::Config::read(&format!("[plugins.p]\ngrants = {{ http = [{list}] }}"), None, []).unwrap();
-    let granted: &Granted = &config.plugins["p"].grants;
-    target::parse(url).is_ok_and(|url| Grants::open(granted).unwrap().http(&url).is_ok())
+    target::parse(url).is_ok_and(|url| Grants::open(&config.plugins["p"]).unwrap().http(&url).is_ok())
 }
 
 #[test]

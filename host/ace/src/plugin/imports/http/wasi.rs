@@ -29,9 +29,11 @@ use wasmtime_wasi_http::{
 };
 
 use super::client::{Client, Effect, Failure, FailureKind, Outgoing, Response, Timeouts, effect, retry_pause};
-use super::{Rejection, accepted, contact_outcome, is_host_header, read_method};
+use super::{Rejection, accepted, contact_outcome, read_method};
+use crate::config::credentials::is_host_header;
 use crate::plugin::Settings;
 use crate::plugin::runtime::contacts::{Caller, Contacts, EndedContact, Target};
+use crate::plugin::runtime::notes::Noted;
 use crate::plugin::runtime::state::State;
 
 /// Requests of one call that are in flight, or whose responses are not read completely.
@@ -143,6 +145,7 @@ impl State {
             client: self.services.http.clone(),
             settings: self.settings.clone(),
             handing_over: self.handing_over(&outgoing),
+            caller: self.caller_to(&outgoing),
             outgoing,
             timeouts: Timeouts { total: None, first_byte: options.first_byte_timeout },
             body: request.body,
@@ -150,7 +153,7 @@ impl State {
             ledger,
             open,
             now: self.services.now(),
-            caller: self.caller(),
+            notes: self.call.notes.unstored(),
         };
         Ok(HostFutureIncomingResponse::Pending(spawn(exchange.run(alive))))
     }
@@ -237,8 +240,10 @@ struct Exchange {
     ledger: Arc<Mutex<Ledger>>,
     open: OwnedSemaphorePermit,
     now: Timestamp,
-    /// `None`: not in a delivery.
+    /// `None`: not in a delivery, or the host is no destination of the channel.
     caller: Option<Caller>,
+    /// What must be stored before the request is sent.
+    notes: Option<Arc<Noted>>,
 }
 
 type Answered = Result<(http::Response<HyperIncomingBody>, AbortOnDropJoinHandle<()>), Error>;
@@ -252,12 +257,12 @@ impl Exchange {
     }
 
     async fn answer(mut self) -> Answered {
-        self.outgoing.body = collect(self.body.take(), self.settings.limits.output_bytes).await?;
-        let length = self.outgoing.body.as_ref().map_or(0, Vec::len);
+        self.outgoing.body = collect(self.body.take(), self.settings.limits.output_bytes).await?.map(Bytes::from);
+        let length = self.outgoing.body.as_ref().map_or(0, Bytes::len);
         if self.length.is_some_and(|given| given != length) {
             return Err(Error::HttpRequestBodySize(Some(length as u64)));
         }
-        let outcome = self.client.acquire(&self.settings.name, self.timeouts).await;
+        let outcome = self.client.acquire(&self.settings.name, self.timeouts, self.notes.take()).await;
         let permit = outcome.map_err(|failure| self.failed(failure))?;
         let host = self.outgoing.url.host_str().unwrap_or_default().to_owned();
         let (url, method) = (self.outgoing.url.clone(), self.outgoing.method.clone());
@@ -270,11 +275,12 @@ impl Exchange {
         };
         let number = self.handing_over.take().map(|text| lock(&self.ledger).start(text));
         let Exchange { client, outgoing, ledger, open, now, caller, settings, .. } = self;
+        let is_named_host = outgoing.is_named_host;
         let outcome = client.send(permit, outgoing).await;
         if let Some(number) = number {
             let mut ledger = lock(&ledger);
             ledger.settle(number, effect(&outcome), &host);
-            ledger.retry_pause = ledger.retry_pause.max(retry_pause(&outcome, now));
+            ledger.retry_pause = ledger.retry_pause.max(retry_pause(&outcome, is_named_host, now));
         }
         if let (Some(contact), Some(caller)) = (contact, caller) {
             let ended = EndedContact {
@@ -323,6 +329,8 @@ fn error_code(failure: Failure, ledger: &Mutex<Ledger>) -> Error {
         FailureKind::Broken(_) => Error::ConnectionTerminated,
         FailureKind::TimedOut => Error::HttpResponseTimeout,
         FailureKind::TooLarge(max) => Error::HttpResponseBodySize(Some(max)),
+        // Only requests of `authorized-http` have a credential.
+        FailureKind::Unauthorized(_) => Error::HttpRequestDenied,
     }
 }
 

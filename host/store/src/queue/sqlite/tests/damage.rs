@@ -330,12 +330,10 @@ async fn damaged_batches_and_events_affect_nothing_else() {
     let claimed = claim(&queue, 3, 1_000).await;
     let event = |n: u8| Some(vec![b'0' + n]);
     for (n, one) in claimed.iter().enumerate() {
-        let done = Settlement::Done {
-            state: State::Sent,
-            report: b"{}".to_vec(),
+        let done = Settlement::Done(Done {
             event: event(n as u8).map(|body| NewEvent { kind: "message.sent".into(), body }),
-            kept: None,
-        };
+            ..Done::new(State::Sent, b"{}".to_vec())
+        });
         settle(&queue, std::slice::from_ref(one), done).await;
     }
     let queue = stop_and(queue, &home, |home| {

@@ -113,20 +113,17 @@ async fn fill_settled(queue: &Queue) {
         let kept = (state == State::Failed).then(|| one("progress.json", "mailed"));
         let settlement = match state {
             State::Corrupt => Settlement::Corrupt { report },
-            _ => Settlement::Done {
-                state,
-                report,
+            _ => Settlement::Done(Done {
                 event: Some(NewEvent { kind: "message.sent".into(), body: event(number) }),
                 kept,
-            },
+                ..Done::new(state, report)
+            }),
         };
         settle_one(queue, message(number, ORDINARY), settlement).await;
     }
-    let failed = || Settlement::Done {
-        state: State::Failed,
-        report: one("reports.json", "plain"),
-        event: None,
-        kept: Some(one("progress.json", "mailed")),
+    let failed = || {
+        let (report, kept) = (one("reports.json", "plain"), Some(one("progress.json", "mailed")));
+        Settlement::Done(Done { kept, ..Done::new(State::Failed, report) })
     };
     let (discarded, cancelled) = (SETTLED + 10, SETTLED + 11);
     settle_one(queue, message(discarded, ORDINARY), failed()).await;

@@ -1,24 +1,32 @@
 //! Captures log lines.
 
 use std::fmt::{Debug, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Metadata, Subscriber};
 
-/// The messages of errors that were logged.
-#[derive(Clone, Default)]
-pub(super) struct Errors(Arc<Mutex<Vec<String>>>);
+/// The messages of errors that were logged. `None`: they are not recorded.
+#[derive(Clone)]
+pub(super) struct Errors(Option<Arc<Mutex<Vec<String>>>>);
 
 impl Errors {
     /// Runs `work`, and returns the errors that this thread logged meanwhile.
     pub(super) fn during<T>(work: impl FnOnce() -> T) -> (T, Vec<String>) {
-        let errors = Errors::default();
-        let result = tracing::subscriber::with_default(errors.clone(), work);
-        let lines = std::mem::take(&mut *errors.0.lock().unwrap_or_else(PoisonError::into_inner));
+        listen_everywhere();
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let result = tracing::subscriber::with_default(Errors(Some(lines.clone())), work);
+        let lines = std::mem::take(&mut *lines.lock().unwrap_or_else(PoisonError::into_inner));
         (result, lines)
     }
+}
+
+/// Gives every thread a subscriber. While there is only one, tracing turns a line off for all threads if a thread without a subscriber
+/// is the first to reach it.
+fn listen_everywhere() {
+    static LISTENING: Once = Once::new();
+    LISTENING.call_once(|| tracing::subscriber::set_global_default(Errors(None)).expect("no other subscriber is set"));
 }
 
 struct Message(String);
@@ -45,9 +53,10 @@ impl Subscriber for Errors {
     fn record_follows_from(&self, _: &Id, _: &Id) {}
 
     fn event(&self, event: &Event<'_>) {
+        let Some(lines) = &self.0 else { return };
         let mut message = Message(String::new());
         event.record(&mut message);
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(message.0);
+        lines.lock().unwrap_or_else(PoisonError::into_inner).push(message.0);
     }
 
     fn enter(&self, _: &Id) {}

@@ -5,6 +5,7 @@ use rusqlite::Connection;
 use super::damage::{send_all, spoil_page};
 use super::log::Errors;
 use super::*;
+use crate::queue::{Delivery, Lookup, NewFeedback};
 use crate::sqlite::damage::testing::spoil_leaf;
 
 /// Creates tables of a version with sixty messages, every tenth of which is limited to a channel type.
@@ -149,7 +150,7 @@ async fn an_upgrade_with_damaged_events_keeps_the_others_and_the_queue_works() {
 
         let one = claim(&queue, 1, 2_000).await;
         let event = Some(NewEvent { kind: "message.sent".into(), body: event_body(EVENTS + 1) });
-        settle(&queue, &one, Settlement::Done { state: State::Sent, report: b"{}".to_vec(), event, kept: None }).await;
+        settle(&queue, &one, Settlement::Done(Done { event, ..Done::new(State::Sent, b"{}".to_vec()) })).await;
         assert_eq!(state(&queue, one[0].uuid.as_u128()).await, State::Sent, "{page}");
         let last = queue.events(EventId(EVENTS), 10).await.expect("read").events;
         assert_eq!(last.iter().map(|event| event.kind.as_str()).collect::<Vec<_>>(), ["message.sent"], "{page}");
@@ -159,4 +160,21 @@ async fn an_upgrade_with_damaged_events_keeps_the_others_and_the_queue_works() {
         assert_eq!(errors, [""; 0], "{page}: the upgrade is done once");
         assert_eq!(queue.stats().await.expect("read").waiting_ordinary, 0, "{page}");
     }
+}
+
+/// Messages of a version without feedback are found by it once they are settled.
+#[tokio::test]
+async fn feedback_finds_messages_of_earlier_versions() {
+    let home = Home::new();
+    of_version(&home, 6);
+    let queue = home.open();
+    let claimed = claim(&queue, 1, 1_000).await;
+    let delivery = Delivery { channel: "ses_email".to_owned(), provider_id: None, message_id: None };
+    let sent = Settlement::Done(Done { deliveries: vec![delivery], ..Done::new(State::Sent, b"{}".to_vec()) });
+    settle(&queue, &claimed, sent).await;
+    let lookup = Lookup { channels: vec!["ses_email".to_owned()], uuid: Some(claimed[0].uuid), ..Lookup::default() };
+    let (plugin, id, body) = ("ses".to_owned(), "1".to_owned(), b"{}".to_vec());
+    let new = NewFeedback { plugin, id, lookup, address: None, body };
+    assert_eq!(queue.accept_feedback(vec![new], at(1_000)).await, Ok(1));
+    assert_eq!(queue.feedback(claimed[0].uuid, 10).await.expect("asked").len(), 1);
 }

@@ -23,8 +23,8 @@ type Message = openedx_ace_messages.Message
 type TemplateFile struct {
 	// A plain file name: "subject.txt", "body.html".
 	Name string
-	// Whether the message cannot be delivered without it. One that is not required is left out of what deliver gets
-	// where no template stands.
+	// Whether the message cannot be delivered without it. A file that is not required is omitted
+	// from `deliver` if there is no template for it.
 	Required bool
 }
 
@@ -47,20 +47,20 @@ type ActionLink struct {
 	Unsubscribe bool
 }
 
-// Which try this is.
+// Which attempt this is.
 type Attempt struct {
 	// From 1.
 	Number uint32
-	// The same for every attempt of this message over this channel: hand it to the provider where it takes one.
+	// The same for every attempt of this message over this channel: pass it to the provider if it accepts one.
 	// Delivery is at least once: an attempt may repeat one whose outcome was lost.
 	IdempotencyKey string
 }
 
-// What the provider answered when it took the message over.
+// What the provider answered when it accepted the message.
 type Receipt struct {
 	// The provider's id, for later look-up.
 	ProviderId witTypes.Option[string]
-	// Whatever else belongs in the timeline (an outcome per device token, say).
+	// More for the timeline.
 	Detail witTypes.Option[string]
 }
 
@@ -68,7 +68,7 @@ const (
 	// Try again until the message expires: a time-out, a refused connection, "too many requests", a 5xx of a web
 	// service, a 4xx of a mail server.
 	DeliveryError_Recoverable uint8 = 0
-	// Never going to work: a setting or option that cannot be, an answer that is final.
+	// It can never work: a setting or option is invalid, the provider's answer is final.
 	DeliveryError_Fatal uint8 = 1
 	// Nothing to do: no address of this kind, no device.
 	DeliveryError_Skipped uint8 = 2

@@ -62,20 +62,20 @@ type Email struct {
 	ReturnPath witTypes.Option[string]
 }
 
-// What the relay took.
+// What the relay accepted.
 type Accepted struct {
 	// The relay's last answer, one line.
 	Answer string
 	// The mail's Message-ID, without angle brackets; the same for the same idempotency key.
 	MessageId string
-	// Recipients it refused, with its answer for each; not empty only where it took others.
+	// Recipients it refused, with its answer for each; not empty only if it accepted others.
 	Refused []witTypes.Tuple2[string, string]
 }
 
 const (
 	// The operator did not grant `mailer`, or the call is not a `deliver`. Nothing was sent. The text names the grant.
 	MailError_Denied uint8 = 0
-	// An address, header or relay that cannot be. Nothing was sent. The text names it.
+	// An address, header or relay is invalid. Nothing was sent. The text names it.
 	MailError_Invalid uint8 = 1
 	// 4xx, a broken connection, a full pool. A connection that broke after the mail was handed over may have delivered.
 	MailError_Temporary uint8 = 2
@@ -83,7 +83,7 @@ const (
 	MailError_Permanent uint8 = 3
 )
 
-// Why the mail was not taken, by what happens next.
+// Why the mail was not accepted, by what happens next.
 type MailError struct {
 	tag   uint8
 	value any

@@ -18,12 +18,12 @@ import (
 const (
 	// The operator granted no folder. The text names the grant.
 	OutboxError_Denied uint8 = 0
-	// A file of this name is there already; it was left as it is.
+	// A file of this name exists already; it was left as it is.
 	OutboxError_Exists uint8 = 1
-	// No such name can be: absolute, with `..`, an empty part, a backslash or a control character, or leading out of
+	// The name is invalid: absolute, with `..`, an empty part, a backslash or a control character, or leading out of
 	// the folder through a link; or the content is longer than the operator allows.
 	OutboxError_Invalid uint8 = 2
-	// The disk is full, the folder is not writable: it may pass.
+	// The disk is full or the folder is not writable: it may pass.
 	OutboxError_Unavailable uint8 = 3
 )
 

@@ -13,7 +13,7 @@ import (
 )
 
 // UTF-8 JSON text (RFC 8259): one value, no NaN, no infinities. What the host hands out is compact and keeps the
-// order of an object's keys; what a plugin hands back is parsed, and text that is no JSON is a fault of the plugin.
+// order of an object's keys; what a plugin hands back is parsed, and text that is not JSON is a fault of the plugin.
 type Json = string
 
 // Milliseconds since the Unix epoch, UTC, leap seconds not counted.

@@ -44,9 +44,9 @@ const (
 	// The operator did not grant this URL, or its host's address is not a public one. Nothing was sent. The text names
 	// the grant.
 	HttpError_Denied uint8 = 0
-	// No such method, URL or header can be. Nothing was sent.
+	// The method, the URL or a header is invalid. Nothing was sent.
 	HttpError_Invalid uint8 = 1
-	// No whole response in time. The other side may have acted on the request.
+	// No complete response in time. The other side may have acted on the request.
 	HttpError_TimedOut uint8 = 2
 	// The connection could not be made, or broke. The other side may have acted on the request.
 	HttpError_Connection uint8 = 3
@@ -54,7 +54,7 @@ const (
 	HttpError_TooLarge uint8 = 4
 )
 
-// Why there is no response.
+// The reason why `fetch` returns no response.
 type HttpError struct {
 	tag   uint8
 	value any

@@ -22,11 +22,11 @@ const (
 	KeyvalueError_Denied uint8 = 0
 	// The key or value is longer, or the store is fuller, than the operator allows. The text names which.
 	KeyvalueError_Quota uint8 = 1
-	// The store cannot serve this: it cannot be reached now, or the value to count on is no counter.
+	// The store cannot be reached now, or the value to count on is not a counter.
 	KeyvalueError_Unavailable uint8 = 2
 )
 
-// Why a call was not served. Nothing was changed, but for `unavailable`, after which a change may have happened.
+// Why a call failed. Nothing was changed, except that after `unavailable` a change may have happened.
 type KeyvalueError struct {
 	tag   uint8
 	value any
@@ -80,11 +80,11 @@ type Counted struct {
 
 // Whether a token has one of the places of a sliding window.
 type Place struct {
-	// It has one: now, or since an earlier call. It keeps it until the window has moved past the moment it was taken.
+	// Whether it has one: now, or since an earlier call. It keeps it until the window has moved past the moment it was taken.
 	IsGranted bool
 	// Places in use within the window.
 	Used uint32
-	// When the next one comes free. None: one is free, or the token has its own.
+	// When the next one becomes free. None: one is free, or the token has its own.
 	NextFree witTypes.Option[uint64]
 }
 

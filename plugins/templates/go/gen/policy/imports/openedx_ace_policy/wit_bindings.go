@@ -26,7 +26,7 @@ type Denial struct {
 }
 
 // A channel type that must not carry the message yet. Of several the latest wins; a denial of the same type wins
-// over any. The policies are asked again at that time; never past the message's expiration.
+// over any. The policies are evaluated again at that time; never past the message's expiration.
 type Delay struct {
 	// The type delayed, or "*" for every one.
 	ChannelType string

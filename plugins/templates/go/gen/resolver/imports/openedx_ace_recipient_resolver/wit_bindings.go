@@ -25,13 +25,13 @@ type Resolved struct {
 	Recipient openedx_ace_common.Recipient
 	// The language of their message. None: the host's default.
 	Language witTypes.Option[string]
-	// A JSON object laid over the message type's context, key by key, not deeper. None: nothing of their own.
+	// A JSON object whose keys replace those of the message type's context, at the first level only. None: nothing of their own.
 	UserContext witTypes.Option[string]
 }
 
 // One answer of `resolve`.
 type Page struct {
-	// At most as many as were asked for; fewer, or none, does not mean the end.
+	// At most as many as were requested; fewer, or none, does not mean the end.
 	Items []Resolved
 	// The cursor of the page after this one: any text that means something to the plugin. None: this was the last
 	// page.
@@ -39,7 +39,7 @@ type Page struct {
 }
 
 const (
-	// The same page is asked for again later.
+	// The same page is requested again later.
 	ResolveError_Recoverable uint8 = 0
 	// The batch stops here; what was resolved before stays sent. The text is for the operator.
 	ResolveError_Fatal uint8 = 1

@@ -1,0 +1,3 @@
+//! Cases of whole deliveries.
+
+ace_plugin::table_test!(channel super::PushNotification);

@@ -1,0 +1,52 @@
+// Reads the events of a mail provider, which posts them to `/v1/feedback/__NAME__/SECRET`.
+
+import type { Event, FeedbackError, Received } from "openedx:ace/feedback@1.1.0";
+import type { Request } from "openedx:ace/incoming@1.1.0";
+
+import { reading, required, text } from "./ace.js";
+
+const KINDS: Record<string, string> = { bounce: "bounced", complaint: "complained" };
+
+export const feedback = {
+  enabled(): void {
+    required("path-secret");
+  },
+
+  receive(request: Request): Received {
+    const { path, body } = reading(request, (request) => ({ path: request.path(), body: request.body() }));
+    if (!isSame(path, `/${required("path-secret")}`)) throw failed("refused", "the path does not end with the secret");
+    return { events: [event(body)] };
+  },
+};
+
+// One event. It is not vouched for, so it is shown but suppresses nobody: set `isVouched` once a signature was verified.
+function event(body: Uint8Array): Event {
+  const { id, type, message, code, email } = parsed(body);
+  if (typeof id !== "string") throw failed("malformed", 'the body: it has no text "id"');
+  return {
+    id,
+    kind: KINDS[type] ?? type ?? "unknown",
+    messageId: message,
+    address: email === undefined ? undefined : ["email", email],
+    isPermanent: String(code).startsWith("5"),
+    isVouched: false,
+    reason: code,
+  };
+}
+
+function parsed(body: Uint8Array): any {
+  try {
+    return JSON.parse(text(body)) ?? {};
+  } catch (error) {
+    throw failed("malformed", `the body: ${error}`);
+  }
+}
+
+const failed = (tag: FeedbackError["tag"], val: string): FeedbackError => ({ tag, val });
+
+// Compares without revealing by its duration how much is the same.
+function isSame(given: string, secret: string): boolean {
+  let differs = given.length ^ secret.length;
+  for (let i = 0; i < given.length; i++) differs |= given.charCodeAt(i) ^ secret.charCodeAt(i % secret.length);
+  return differs === 0;
+}
