@@ -124,6 +124,7 @@ cases! {
     suspects::a_finished_attempt_ends_the_suspicion,
     suspects::suspects_can_be_paused_cancelled_and_erased,
     suspects::a_panic_of_a_worker_counts_like_the_end_of_a_process,
+    suspects::interruptions_in_one_millisecond_have_times_of_their_own,
     recipients::a_person_is_found_and_erased_by_any_form_of_the_address,
     feedback::feedback_is_stored_once_and_found_by_each_of_its_names,
     feedback::feedback_reaches_only_messages_that_were_delivered_over_its_channels,

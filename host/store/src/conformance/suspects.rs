@@ -177,3 +177,28 @@ pub(super) async fn a_panic_of_a_worker_counts_like_the_end_of_a_process(new_har
     let last = queue.claim_suspect(at(2_005)).await.expect("asked").expect("there is nothing to wait for");
     assert!(last.is_culprit && last.interrupted.len() == 5);
 }
+
+pub(super) async fn interruptions_in_one_millisecond_have_times_of_their_own(new_harness: NewHarness<'_>) {
+    let home = Home::new(new_harness);
+    let queue = open_at(&home, 0);
+    accept(&queue, [1], ORDINARY).await;
+    let interrupt = async |claimed: &Claimed, now| {
+        let settled = Settled { id: claimed.id, claim: claimed.claim, settlement: Settlement::Interrupted };
+        queue.settle(vec![settled], now).await.expect("settled");
+    };
+    let (first, later) = (at(2_000), |ms| at(2_000) + jiff::SignedDuration::from_millis(ms));
+    for _ in 0..2 {
+        interrupt(&claim(&queue, 9, 2_000).await[0], first).await;
+    }
+    let suspect = queue.claim_suspect(at(2_000)).await.expect("asked");
+    assert_eq!(suspect, None, "twice is no suspicion");
+    let third = claim(&queue, 9, 2_000).await.remove(0);
+    assert_eq!(third.interrupted, [first, later(1)]);
+    interrupt(&third, first).await;
+    let fourth = queue.claim_suspect(at(2_001)).await.expect("asked").expect("it is due");
+    assert_eq!(fourth.interrupted, [first, later(1), later(2)]);
+    // The clock was set back: the time is the clock's.
+    interrupt(&fourth, at(1_000)).await;
+    let fifth = queue.claim_suspect(at(2_010)).await.expect("asked").expect("it is due");
+    assert_eq!(fifth.interrupted, [first, later(1), later(2), at(1_000)]);
+}

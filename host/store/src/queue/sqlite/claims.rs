@@ -394,11 +394,13 @@ impl Writer {
     }
 
     /// Marks a message that was in flight as in doubt. `is_unclean`: the process ended unexpectedly. Returns the number of its
-    /// interruptions; `None` if there is no such message or it is settled.
+    /// interruptions; `None` if there is no such message or it is settled. A report tells interruptions apart by their times, so one in
+    /// the millisecond of the previous one is recorded a millisecond after it.
     pub(super) fn mark_in_doubt(&mut self, id: i64, is_unclean: bool, now: Timestamp) -> rusqlite::Result<Option<i64>> {
         let sql = "UPDATE messages SET in_doubt = 1, interruptions = interruptions + ?2, doubts = CASE
                 WHEN NOT json_valid(ifnull(doubts, '[]')) THEN json_array(?3)
                 WHEN json_array_length(ifnull(doubts, '[]')) >= ?4 THEN doubts
+                WHEN doubts ->> '$[#-1]' - ?3 BETWEEN 0 AND ?4 THEN json_insert(doubts, '$[#]', doubts ->> '$[#-1]' + 1)
                 ELSE json_insert(ifnull(doubts, '[]'), '$[#]', ?3) END
             WHERE id = ?1 AND state = 0 RETURNING interruptions";
         let values = params![id, i64::from(is_unclean), ms(now), TIMES_MAX];
