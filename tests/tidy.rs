@@ -68,15 +68,16 @@ const ACE: [Row; 19] = [
     ),
 ];
 
-const SERVER: [Row; 8] = [
+const SERVER: [Row; 9] = [
     ("gauges", &[]),
+    ("service", &[]),
     ("tokens", &[]),
     ("events", &[]),
     ("worker", &["events"]),
     ("intake", &["worker"]),
     ("feedback", &["events", "worker"]),
     ("http", &["gauges", "feedback", "intake", "events", "tokens", "worker"]),
-    ("app", &["gauges", "events", "feedback", "http", "intake", "tokens", "worker"]),
+    ("app", &["gauges", "events", "feedback", "http", "intake", "service", "tokens", "worker"]),
 ];
 
 const CLI: [Row; 2] = [
@@ -87,7 +88,7 @@ const CLI: [Row; 2] = [
 ];
 
 /// The crates and modules that may use each dependency.
-const HOMES: [(&str, &[&str]); 29] = [
+const HOMES: [(&str, &[&str]); 30] = [
     ("wasmtime", &["ace/plugin"]),
     ("wasmtime_wasi", &["ace/plugin"]),
     ("wasmparser", &["ace/plugin"]),
@@ -110,6 +111,7 @@ const HOMES: [(&str, &[&str]); 29] = [
     ("clap", &["cli/commands"]),
     ("axum", &["server/http"]),
     ("utoipa", &["server/http"]),
+    ("sd_notify", &["server/service"]),
     ("metrics", &["ace/monitoring", "server/gauges"]),
     ("opentelemetry", &["ace/monitoring"]),
     ("opentelemetry_sdk", &["ace/monitoring"]),

@@ -25,6 +25,7 @@ mod rejected;
 mod resolvers;
 mod runtime;
 mod selection;
+mod service;
 mod sns;
 mod stopping;
 mod store_files;

@@ -2,6 +2,8 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -176,9 +178,30 @@ impl Run {
 
     /// Runs this in the new process before it becomes `ace`. Only system calls are allowed.
     pub fn before(mut self, prepare: fn() -> std::io::Result<()>) -> Run {
-        use std::os::unix::process::CommandExt;
         // SAFETY: callers use only system calls.
         unsafe { self.command.pre_exec(prepare) };
+        self
+    }
+
+    /// Passes it a listening socket, as systemd does: as descriptor 3, with its own process id in the environment.
+    pub fn with_socket(mut self, socket: &impl AsRawFd, name: &str) -> Run {
+        let ace = std::mem::replace(&mut self.command, Command::new("sh"));
+        self.command.args(["-c", "LISTEN_PID=$$ exec \"$0\" \"$@\""]).arg(ace.get_program()).args(ace.get_args());
+        for (variable, value) in ace.get_envs() {
+            match value {
+                Some(value) => self.command.env(variable, value),
+                None => self.command.env_remove(variable),
+            };
+        }
+        self.command.env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", name).current_dir(self.dir.path());
+        let socket = socket.as_raw_fd();
+        // SAFETY: only system calls.
+        unsafe {
+            self.command.pre_exec(move || match libc::dup2(socket, 3) {
+                3 if socket != 3 || libc::fcntl(3, libc::F_SETFD, 0) == 0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            })
+        };
         self
     }
 

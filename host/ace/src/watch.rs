@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::engine::{Ace, FileState, Watched};
+use crate::engine::{Ace, FileState, StartError, Watched};
 use crate::tasks::{self, Panicked};
 use ace_store::files::FileStamp;
 
@@ -35,11 +35,24 @@ pub struct Watch {
     state: WatchedState,
     changed: Arc<Notify>,
     hangups: Option<Signal>,
+    announce: Option<Announce>,
     /// `None` if the system cannot watch files.
     watcher: Option<Watcher>,
     /// Whether the log says so.
     is_failure_logged: bool,
 }
+
+/// A reload that SIGHUP asked for, as [`Watch::on_hangup`] announces it.
+#[derive(Debug, Clone, Copy)]
+#[non_exhaustive]
+pub enum Hangup<'a> {
+    /// The reload starts.
+    Reloading,
+    /// The reload has ended, with the error if nothing was reloaded.
+    Reloaded(Option<&'a StartError>),
+}
+
+type Announce = Box<dyn Fn(Hangup<'_>) + Send + Sync>;
 
 /// Why files are no longer watched, which only a bug can cause.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -151,11 +164,24 @@ impl Watch {
     pub fn start(ace: Arc<Ace>) -> Self {
         let hangups = signal(SignalKind::hangup()).ok();
         let state = WatchedState::new(ace.watched());
-        let mut watch =
-            Watch { ace, state, changed: Arc::new(Notify::new()), hangups, watcher: None, is_failure_logged: false };
+        let mut watch = Watch {
+            ace,
+            state,
+            changed: Arc::default(),
+            hangups,
+            announce: None,
+            watcher: None,
+            is_failure_logged: false,
+        };
         let watcher = Watcher::start(&watch.state.folders, watch.changed.clone());
         watch.set_watcher(watcher);
         watch
+    }
+
+    /// Calls `announce` when a reload that SIGHUP asked for starts, and when it ends.
+    #[must_use]
+    pub fn on_hangup(self, announce: impl Fn(Hangup<'_>) + Send + Sync + 'static) -> Self {
+        Watch { announce: Some(Box::new(announce)), ..self }
     }
 
     /// Reloads changed files, as long as it is polled.
@@ -167,17 +193,21 @@ impl Watch {
         let mut checks_again = true;
         let mut loaded = self.ace.loaded();
         loop {
+            let mut announce: &(dyn Fn(Hangup<'_>) + Sync) = &|_| {};
             tokio::select! {
                 () = self.changed.notified() => {}
                 state = self.state.changed() => self.update(state?).await?,
-                () = hangup(&mut self.hangups) => tracing::info!("SIGHUP: reloading plugins, templates and ace.toml."),
+                () = hangup(&mut self.hangups) => {
+                    tracing::info!("SIGHUP: reloading plugins, templates and ace.toml.");
+                    announce = self.announce.as_ref().map_or(announce, |announce| announce.as_ref());
+                }
                 () = tokio::time::sleep(CHECK_AGAIN), if checks_again => {}
                 Ok(()) = loaded.changed() => {}
                 () = tokio::time::sleep(POLL_INTERVAL), if self.watcher.is_none() => self.restart_watcher().await?,
                 () = ended(&self.watcher) => return Err(WatchError::Ended),
             }
             loaded.mark_unchanged();
-            checks_again = reload(&self.ace).await;
+            checks_again = reload(&self.ace, announce).await;
             self.follow().await?;
         }
     }
@@ -238,8 +268,11 @@ async fn ended(watcher: &Option<Watcher>) {
 }
 
 /// Reloads. Returns whether to reload again soon.
-async fn reload(ace: &Ace) -> bool {
-    match ace.reload_ready().await {
+async fn reload(ace: &Ace, announce: &(dyn Fn(Hangup<'_>) + Sync)) -> bool {
+    announce(Hangup::Reloading);
+    let reloaded = ace.reload_ready().await;
+    announce(Hangup::Reloaded(reloaded.as_ref().err()));
+    match reloaded {
         Ok(reload) => reload.files_changing || !reload.changes.is_empty(),
         Err(error) => {
             tracing::error!("Nothing was reloaded; the previous configuration stays in use: {error}");

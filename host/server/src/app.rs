@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ace::config::{Config, Defaults};
 use ace::internals::engine::Notice;
@@ -31,6 +31,7 @@ use crate::feedback::Intake;
 use crate::gauges;
 use crate::http::{self, Api, ClientLimits, Rates, listen};
 use crate::intake;
+use crate::service;
 use crate::tokens::{TokenError, Tokens};
 use crate::worker::Worker;
 
@@ -40,6 +41,10 @@ const ENFORCED: &str = "enforced-policies";
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
 /// How long to wait for space on a full disk before opening the queue again.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a start waits for another process to close the queue: the server that it replaces is finishing its messages.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long to wait before trying to open a queue again that another process has open.
+const LOCK_PAUSE: Duration = Duration::from_millis(100);
 /// How long a shutdown waits for its record to be written.
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -83,7 +88,7 @@ impl App {
             gauges::describe();
         }
         let settings = config.clone();
-        let Opened { queue, tokens, tls, webhooks } = open_when_space(settings).await?;
+        let Opened { queue, tokens, tls, webhooks } = open_when_possible(settings).await?;
         let before = queue.get_meta(ENFORCED).await?.unwrap_or_default();
         config.delivery.defaults = Defaults::Serve;
         config.fixed.enforced_before = serde_json::from_str(&before).unwrap_or_default();
@@ -124,6 +129,8 @@ impl App {
     pub async fn run(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Ending {
         let App { api, tls, webhooks } = self;
         let running = start_tasks(&api, webhooks);
+        // The listener takes connections already, and a SIGHUP reloads from now on.
+        service::ready();
         let ending = tokio::select! {
             ending = serve(&api, listener, tls, shutdown) => ending,
             part = part_lost(&api) => {
@@ -165,7 +172,14 @@ fn start_tasks(api: &Arc<Api>, webhooks: Vec<Webhook>) -> Vec<JoinHandle<()>> {
         }));
     }
     let ace = api.ace.clone();
-    running.push(tasks.keep("watch", move || Watch::start(ace.clone()).run()));
+    running.push(tasks.keep("watch", move || Watch::start(ace.clone()).on_hangup(service::announce_reload).run()));
+    if let Some(interval) = service::watchdog_interval() {
+        let queue = api.queue.clone();
+        running.push(tasks.keep("watchdog", move || {
+            let queue = queue.clone();
+            async move { service::feed_watchdog(&queue, interval, service::feed).await }
+        }));
+    }
     let maintained = api.clone();
     running.push(tasks.keep("maintenance", move || maintain(maintained.clone())));
     let worker = api.worker.clone();
@@ -205,6 +219,7 @@ async fn serve(
         served = &mut serving => served,
         () = shutdown => {
             tracing::info!("The server is stopping: messages in flight are finished, the others stay in the queue.");
+            service::stopping(api.settings.drain);
             stop.cancel();
             record_shutdown(&api.queue).await;
             serving.await
@@ -233,17 +248,26 @@ struct Opened {
     webhooks: Vec<Webhook>,
 }
 
-/// Calls [`open`]. If the disk is full, waits until there is space, and logs that once.
-async fn open_when_space(settings: Config) -> Result<Opened, ServeError> {
-    let mut is_logged = false;
+/// Calls [`open`]. If the disk is full, waits until there is space; if another process has the queue open, waits some seconds for its
+/// end. Logs each once.
+async fn open_when_possible(settings: Config) -> Result<Opened, ServeError> {
+    let (mut is_full_logged, mut is_use_logged, in_use_until) = (false, false, Instant::now() + LOCK_TIMEOUT);
     loop {
         let config = settings.clone();
         match tasks::blocking(move || open(&config, Timestamp::now)).await? {
             Err(ServeError::Queue(error @ OpenError::Full { .. })) => {
-                if !std::mem::replace(&mut is_logged, true) {
+                if !std::mem::replace(&mut is_full_logged, true) {
                     tracing::error!("The server cannot start yet, and tries again every second: the queue {error}");
+                    service::waiting(&format!("Waiting for space: the queue {error}"));
                 }
                 tokio::time::sleep(FULL_PAUSE).await;
+            }
+            Err(ServeError::Queue(error @ OpenError::InUse { .. })) if Instant::now() < in_use_until => {
+                if !std::mem::replace(&mut is_use_logged, true) {
+                    tracing::info!("The server waits up to {LOCK_TIMEOUT:?} for another one to end: the queue {error}");
+                    service::waiting("Waiting for another server to end");
+                }
+                tokio::time::sleep(LOCK_PAUSE).await;
             }
             opened => return opened,
         }

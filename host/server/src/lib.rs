@@ -10,6 +10,7 @@
 //! - `feedback`: what providers report after a delivery
 //! - [`tokens`]: the file of token hashes
 //! - `gauges`: the metrics of the queue
+//! - [`service`]: the service manager (systemd): its socket, readiness, its watchdog
 
 #![warn(missing_docs, unreachable_pub)]
 
@@ -19,6 +20,7 @@ mod feedback;
 mod gauges;
 mod http;
 pub mod intake;
+pub mod service;
 pub mod tokens;
 pub mod worker;
 

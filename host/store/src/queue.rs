@@ -463,6 +463,14 @@ impl Queue {
         engine!(self, store => store.ping().await)
     }
 
+    /// Completes when the writer thread has answered, after the writes that were waiting for it. Writes nothing itself.
+    ///
+    /// # Errors
+    /// See [`Queue`].
+    pub async fn ping_writer(&self) -> Result<(), QueueError> {
+        engine!(self, store => store.ping_writer().await)
+    }
+
     /// Completes when the writer thread has ended, which happens only after a bug. Nothing can be written after that.
     pub async fn writer_ended(&self) {
         engine!(self, store => store.writer_ended().await);
@@ -471,6 +479,11 @@ impl Queue {
     /// For [`crate::faults`].
     pub(crate) async fn end_writer(&self) {
         engine!(self, store => store.end_writer().await);
+    }
+
+    /// For [`crate::faults`].
+    pub(crate) async fn block_writer(&self, until: std::sync::mpsc::Receiver<()>) {
+        engine!(self, store => store.block_writer(until).await);
     }
 
     /// Makes every lease that much older, for tests.

@@ -2,7 +2,7 @@
 
 use ace::config::Config;
 use ace::internals::monitoring::{self, otlp::Exporter};
-use ace_server::{App, Ending};
+use ace_server::{App, Ending, service};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,8 +24,14 @@ pub async fn run(config: Config, spans: Option<Exporter>) -> anyhow::Result<u8> 
     let metrics = monitoring::install().map_err(|e| anyhow::anyhow!("metrics: {e}"))?;
     let listen = config.fixed.server.listen;
     let scheme = if config.fixed.server.tls.is_some() { "https" } else { "http" };
+    let passed = service::listener(config.fixed.server.tokens_file.is_some())?;
+    // A reload during the start is no reason to end: everything is being read anyway.
+    let _hangups = signal(SignalKind::hangup())?;
     let app = App::start(config, Some(metrics)).await?;
-    let listener = TcpListener::bind(listen).await.map_err(|e| anyhow::anyhow!("server.listen {listen}: {e}"))?;
+    let listener = match passed {
+        Some(passed) => TcpListener::from_std(passed)?,
+        None => TcpListener::bind(listen).await.map_err(|e| anyhow::anyhow!("server.listen {listen}: {e}"))?,
+    };
     // With port 0, the system chooses the port.
     inform(&format!("ace serves {scheme}://{}", listener.local_addr()?));
     let ending = app.run(listener, stopped()?).await;

@@ -2,7 +2,8 @@
 //!
 //! Every wait for a client is limited: for a TLS handshake and the head of a request by `server.read-timeout`; for a body by a budget of
 //! the same length, which `server.min-rate` refills ([`client_timeout`]); for writes by `server.write-timeout`, on the connection
-//! ([`Timed`]) and on each HTTP/2 stream ([`Streams`]). Every wait ends when the server stops.
+//! ([`Timed`]) and on each HTTP/2 stream ([`Streams`]). Every wait ends when the server stops, but a request that is on its way at that
+//! moment is still answered: clients of a server that is being replaced notice nothing.
 
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use ace::config;
 use axum::Router;
+use axum::http::{HeaderValue, header::CONNECTION};
 use axum::response::Response;
 use futures_util::TryFutureExt;
 use futures_util::future::MapOk;
@@ -40,7 +42,8 @@ const STREAMS_MAX: u32 = 128;
 /// Unsent bytes that the system buffers for a connection. With a larger buffer, a slow client would seem to receive nothing until the
 /// buffer drains.
 const UNSENT_MAX: u32 = 64 * 1024;
-/// How long an idle HTTP/2 connection may take to close when the server stops.
+/// How long an idle connection stays open when the server stops. Over HTTP/1.1, a client may have sent a request already; over HTTP/2, it
+/// closes the connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves connections until `stop`, then waits for their requests, at most `server.drain`.
@@ -145,15 +148,15 @@ impl Handler {
     }
 
     async fn http1(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, slot: &Slot) {
-        let service = self.service(slot, streams::in_pieces);
-        let has_request = service.has_request.clone();
+        let service = self.service(slot, streams::in_pieces, in_last_pieces);
+        let state = service.state.clone();
         let connection = self.http1.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, slot, &has_request, None).await;
+        self.drive(connection, slot, &state, None).await;
     }
 
     async fn http2(&self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, slot: &Slot) {
-        let service = self.service(slot, streams::in_tracked_pieces);
-        let has_request = service.has_request.clone();
+        let service = self.service(slot, streams::in_tracked_pieces, streams::in_tracked_pieces);
+        let state = service.state.clone();
         let active = Arc::new(ActiveStreams::default());
         let mut http2 = http2::Builder::new(Streams { active: active.clone(), limits: self.writing.clone() });
         http2
@@ -164,12 +167,12 @@ impl Handler {
             .max_concurrent_streams(STREAMS_MAX)
             .max_header_list_size(self.max_head_bytes);
         let connection = http2.serve_connection(TokioIo::new(stream), service);
-        self.drive(connection, slot, &has_request, Some(&active)).await;
+        self.drive(connection, slot, &state, Some(&active)).await;
     }
 
-    fn service(&self, slot: &Slot, shape: fn(Response) -> Response) -> RequestService {
+    fn service(&self, slot: &Slot, shape: Shape, last_shape: Shape) -> RequestService {
         let router = TowerToHyperService::new(self.router.clone());
-        RequestService { router, spare: slot.spare().cloned(), has_request: Arc::default(), shape }
+        RequestService { router, spare: slot.spare().cloned(), state: Arc::default(), shape, last_shape }
     }
 
     /// Runs a connection until it ends. `streams` are those of an HTTP/2 connection, which is closed if it has none for
@@ -178,13 +181,13 @@ impl Handler {
         &self,
         connection: C,
         slot: &Slot,
-        has_request: &AtomicBool,
+        state: &ConnectionState,
         streams: Option<&ActiveStreams>,
     ) {
         // A token of its own, because waiting for the common one takes a lock that all connections share.
         let stop = self.writing.stop.child_token();
         let mut connection = pin!(connection);
-        let (mut is_stopping, mut is_closing, mut was_idle_at) = (false, false, None);
+        let (mut is_stopping, mut is_closing, mut was_idle_at, mut last_call) = (false, false, None, None);
         loop {
             let check_after = if is_stopping { CLOSE_TIMEOUT } else { self.read_timeout / 2 };
             tokio::select! {
@@ -197,11 +200,21 @@ impl Handler {
                     return;
                 }
                 () = stop.cancelled(), if !is_stopping => {
+                    is_stopping = true;
+                    last_call = Some(tokio::time::Instant::now() + CLOSE_TIMEOUT);
+                    state.is_stopping.store(true, Relaxed);
+                    if streams.is_some() && state.has_request.load(Relaxed) {
+                        is_closing = true;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+                () = reached(last_call) => {
+                    last_call = None;
                     // Do not wait for a head that is still arriving.
-                    if !has_request.load(Relaxed) {
+                    if !state.has_request.load(Relaxed) {
                         return;
                     }
-                    (is_stopping, is_closing) = (true, true);
+                    is_closing = true;
                     connection.as_mut().graceful_shutdown();
                 }
                 order = slot.order() => match order {
@@ -228,25 +241,52 @@ impl Handler {
     }
 }
 
+/// Completes at a time; never without one.
+async fn reached(time: Option<tokio::time::Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What a connection and its requests tell each other.
+#[derive(Default)]
+struct ConnectionState {
+    /// Whether the head of a request has arrived.
+    has_request: AtomicBool,
+    /// Whether the server is stopping, so that every response is the last one.
+    is_stopping: AtomicBool,
+}
+
+/// What is done to a response before it is written.
+type Shape = fn(Response) -> Response;
+
+/// The response to the last request of an HTTP/1.1 connection. The header also makes hyper close the connection.
+fn in_last_pieces(mut response: Response) -> Response {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    streams::in_pieces(response)
+}
+
 /// Runs the routes for the requests of one connection.
 struct RequestService {
     router: TowerToHyperService<Router>,
     spare: Option<Arc<Spare>>,
-    /// Whether the head of a request has arrived.
-    has_request: Arc<AtomicBool>,
-    shape: fn(Response) -> Response,
+    state: Arc<ConnectionState>,
+    shape: Shape,
+    last_shape: Shape,
 }
 
 impl Service<hyper::Request<Incoming>> for RequestService {
     type Response = Response;
     type Error = std::convert::Infallible;
-    type Future = MapOk<TowerToHyperServiceFuture<Router, hyper::Request<Incoming>>, fn(Response) -> Response>;
+    type Future = MapOk<TowerToHyperServiceFuture<Router, hyper::Request<Incoming>>, Shape>;
 
     fn call(&self, mut request: hyper::Request<Incoming>) -> Self::Future {
-        self.has_request.store(true, Relaxed);
+        self.state.has_request.store(true, Relaxed);
         if let Some(spare) = self.spare.as_ref().filter(|spare| !spare.has_moved()) {
             request.extensions_mut().insert(spare.clone());
         }
-        self.router.call(request).map_ok(self.shape)
+        let shape = if self.state.is_stopping.load(Relaxed) { self.last_shape } else { self.shape };
+        self.router.call(request).map_ok(shape)
     }
 }

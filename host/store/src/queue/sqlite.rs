@@ -187,6 +187,18 @@ impl Sqlite {
         self.read(|db| db.query_row("SELECT count(*) FROM meta", [], |_| Ok(()))).await
     }
 
+    pub(super) async fn ping_writer(&self) -> Result<(), QueueError> {
+        self.writer.write(|_| Ok(())).await
+    }
+
+    pub(super) async fn block_writer(&self, until: std::sync::mpsc::Receiver<()>) {
+        let blocked = self.writer.write(move |_| {
+            let _ = until.recv();
+            Ok(())
+        });
+        let _ = blocked.await;
+    }
+
     pub(super) async fn writer_ended(&self) {
         self.writer.ended().await;
     }
