@@ -8,7 +8,7 @@ HOST := -p ace -p ace-server -p ace-address -p ace-django -p ace-store -p ace-si
 GUESTS := --workspace $(patsubst -p,--exclude,$(HOST))
 
 .DEFAULT_GOAL := help
-.PHONY: help build dist quick plugins test-plugins examples languages demo test lint fixtures importing bench fuzz fuzz-check soak docs clean
+.PHONY: help build package dist quick plugins test-plugins examples languages demo test lint fixtures importing bench fuzz fuzz-check soak docs clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,8 +16,11 @@ help: ## List all targets
 build: ## Build the host: target/release/ace
 	cargo build --release -p ace-cli
 
-dist: ## Build the host for production, with link-time optimization (12 minutes): target/dist/ace
-	cargo build --profile dist -p ace-cli
+package: build plugins ## Make packages of the release build: target/packages (a .deb, a tarball, checksums)
+	packaging/build.sh target/release/ace target/packages
+
+dist: plugins ## Build the host for production, for glibc 2.28 and later (15 minutes): target/dist/ace, packages in target/dist-packages
+	packaging/dist.sh
 
 quick: ## Run unit tests and lints of the host without optimization: seconds after an edit
 	cargo fmt --all --check
@@ -61,6 +64,8 @@ test: lint plugins test-plugins examples languages target/.tools ## Run everythi
 	target/venv/bin/python tests/django/conventions.py --check
 	cargo test --release $(HOST)
 	tests/demo/run.sh target/release/ace
+	packaging/build.sh target/release/ace target/packages
+	tests/packaging/run.sh target/release/ace
 	cargo test --release $(GUESTS)
 
 lint: ## Check formatting and lints
@@ -78,14 +83,15 @@ docs: ## Generate docs/wit.md, the reference of the plugin interface, from wit/
 	ACE_WRITE_DOCS=1 cargo test --release -p ace --test wit
 
 bench: export BENCH_PROFILE = dist
-bench: dist plugins test-plugins target/.tools ## Measure the build for production, and references in the same run; writes target/bench/summary.json
+bench: plugins test-plugins target/.tools ## Measure the build for production, and references in the same run; writes target/bench/summary.json
 	cargo bench --profile dist -p ace-cli --bench ace
 	cargo bench --profile dist -p ace-cli --bench presentation
 
 SOAK_FILES ?= 20000
 # The test prints the seed; the same seed makes the same files.
 SOAK_SEED ?= $(shell date +%s)
-soak: plugins test-plugins target/.tools ## Run long tests: 100 kills of the server under load, a batch of a million, 20,000 hostile plugin files, every odd SMTP reply, the rates of channels, 100,000 events of feedback, other random cases
+soak: dist test-plugins target/.tools ## Run long tests: 100 kills of the server under load, a batch of a million, 20,000 hostile plugin files, every odd SMTP reply, the rates of channels, 100,000 events of feedback, other random cases
+	tests/packaging/run.sh target/dist/ace
 	ACE_SOAK_FILES=$(SOAK_FILES) ACE_SOAK_SEED=$(SOAK_SEED) cargo test --release -p ace-cli --test e2e -- hostile_files:: --nocapture
 	ACE_SOAK_ROUNDS=100 ACE_SOAK_BATCH=1000000 cargo test --release -p ace-cli --test e2e -- serve::crash serve::batches
 	ACE_SOAK_EVENTS=100000 cargo test --release -p ace-cli --test e2e -- serve::feedback

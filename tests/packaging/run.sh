@@ -1,0 +1,12 @@
+#!/usr/bin/env bash
+# Tests the packages, and everything in packaging/: run.sh ACE. Needs root, and the plugins in target/plugins.
+set -euo pipefail
+ace=${1:?the program} here=$(dirname "$0")
+"$here/../apt.sh" systemd-analyze=systemd strace=strace objdump=binutils \
+    xz=xz-utils
+python=${PYTHON:-$here/../../target/venv/bin/python}
+"$here/units.sh" "$ace"
+for test in package; do
+    echo "== $test"
+    "$python" "$here/$test.py" "$ace"
+done
