@@ -34,6 +34,8 @@ put 644 packaging/sysusers.d/ace.conf usr/lib/sysusers.d/ace.conf
 put 644 packaging/ace.toml etc/ace/ace.toml
 for file in docs/*.md CHANGELOG.md SECURITY.md; do put 644 "$file" usr/share/doc/ace/"$(basename "$file")"; done
 put 644 LICENSE usr/share/doc/ace/copyright
+put 644 packaging/prometheus/ace.rules.yml usr/share/ace/prometheus/ace.rules.yml
+put 644 packaging/grafana/ace.json usr/share/ace/grafana/ace.json
 cp -r --no-preserve=mode templates "$root/usr/share/ace/templates"
 for file in target/plugins/*.wasm target/plugins/*.toml; do put 644 "$file" usr/share/ace/plugins/"$(basename "$file")"; done
 # The plugins that the service uses are links, so that others are added in the same way.
