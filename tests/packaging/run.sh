@@ -6,7 +6,7 @@ ace=${1:?the program} here=$(dirname "$0")
     xz=xz-utils
 python=${PYTHON:-$here/../../target/venv/bin/python}
 "$here/units.sh" "$ace"
-for test in monitoring proxy package; do
+for test in monitoring proxy manifests container package; do
     echo "== $test"
     "$python" "$here/$test.py" "$ace"
 done
