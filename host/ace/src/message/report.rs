@@ -1,6 +1,7 @@
 //! Outcomes of messages, and the report that contains them.
 
 mod bounds;
+mod sentences;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};

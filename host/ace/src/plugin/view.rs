@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runtime::circuit_breaker;
 use super::{ChannelInfo, Plugin, PluginState, Rejected};
+use crate::config::Mode;
 use crate::message::text;
 
 /// Everything that is known about a plugin, without secrets.
@@ -33,6 +34,9 @@ pub struct PluginView {
     pub imports_not_granted: Vec<String>,
     /// What `describe` returned, if it is a channel.
     pub channel: Option<ChannelInfo>,
+    /// Whether it is a policy in shadow mode, whose verdicts have no effect.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shadow: bool,
     /// Why it reads no feedback although it exports `feedback` and ace.toml grants it, if so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feedback_refused: Option<String>,
@@ -89,6 +93,7 @@ impl Plugin {
             missing_grants: self.missing.lines(),
             imports_not_granted: self.ungranted(),
             channel: self.channel.clone(),
+            shadow: self.settings.mode == Mode::Shadow,
             feedback_refused: self.feedback_refused.clone(),
             state: self.state.clone(),
             rejected: self.rejected.clone(),

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 
 use ace::internals::destination::View;
-use ace::message::UserId;
-use ace_store::queue::{Batch, Erased, Rate, Stats, Stored};
+use ace::internals::pipeline::Progress;
+use ace::message::text::{TEXT_BYTES_MAX, one_line};
+use ace::message::{Report, UserId};
+use ace_store::queue::{Batch, Erased, Rate, State, Stats, Stored};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -168,6 +170,8 @@ pub(super) struct MessageSummary {
     accepted: Timestamp,
     #[schema(value_type = Option<String>, format = DateTime)]
     settled: Option<Timestamp>,
+    /// Why it was not sent, or not yet, in one line.
+    reason: Option<String>,
     recipient: MessageRecipient,
     /// The batch it belongs to.
     batch: Option<Uuid>,
@@ -191,6 +195,7 @@ impl From<&Stored> for MessageSummary {
             due: stored.due,
             accepted: stored.accepted,
             settled: stored.settled,
+            reason: reason(stored),
             recipient: MessageRecipient {
                 lms_user_id: UserId::of_stored(stored.user.as_deref()),
                 email_address: stored.email.clone(),
@@ -198,6 +203,27 @@ impl From<&Stored> for MessageSummary {
             batch: stored.batch,
         }
     }
+}
+
+/// Why a message was not sent, or not yet.
+fn reason(stored: &Stored) -> Option<String> {
+    /// The report of a message whose row is damaged.
+    #[derive(Deserialize)]
+    struct Damage {
+        error: String,
+    }
+    if stored.state == State::Sent {
+        return None;
+    }
+    let reason = match (&stored.report, &stored.progress) {
+        (Some(report), _) => match serde_json::from_slice::<Report>(report) {
+            Ok(report) => report.reason(),
+            Err(_) => serde_json::from_slice(report).ok().map(|Damage { error }| error),
+        },
+        (None, Some(progress)) => Progress::report_of(progress).ok()?.reason(),
+        (None, None) => None,
+    };
+    reason.map(|reason| one_line(&reason, TEXT_BYTES_MAX))
 }
 
 /// A message and its full history.

@@ -318,7 +318,7 @@ fn page(db: &Connection, people: &People, filter: &Filter, cursor: Option<i64>, 
     }
     let limit = if has_index { max as i64 * 4 + 1 } else { SCAN_MAX };
     values.push(limit.into());
-    let columns = COLUMNS.replace("body, progress", "NULL, NULL");
+    let columns = COLUMNS.replace("body", "NULL");
     let sql = format!("SELECT {columns} FROM messages WHERE {} ORDER BY id DESC LIMIT ?", wheres.join(" AND "));
     let mut query = db.prepare_cached(&sql)?;
     let mut rows = query.query(rusqlite::params_from_iter(values))?;
@@ -356,7 +356,7 @@ fn page_around(
         }
         (false, _) => people.ids(db, from)?,
     };
-    let columns = COLUMNS.replace("body, progress", "NULL, NULL");
+    let columns = COLUMNS.replace("body", "NULL");
     let sql = format!("SELECT {columns} FROM messages WHERE id = ?1 AND state >= 0");
     let (mut messages, mut last) = (Vec::new(), None);
     for id in &ids {
