@@ -5,8 +5,12 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::client::Server;
-use super::tables::{table, text};
+use super::tables::{Table, text, time};
 use super::{OK, print};
+
+pub const EXAMPLES: &str = "Examples:
+  ace batches
+  ace batches 7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01 --pause";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -59,12 +63,17 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
 
 /// Prints a table of batches.
 pub fn show(batches: &[Value]) {
-    let mut table = table(["batch", "created", "state", "messages", "by state"]);
+    let mut table = Table::new(["batch", "state", "messages", "by state", "created"]);
     for batch in batches {
-        let keys = ["uuid", "created", "state", "messages"].map(|key| text(&batch[key]));
-        let by_state = batch["by_state"].as_object().into_iter().flatten();
-        let by_state: Vec<String> = by_state.map(|(state, n)| format!("{n} {}", state.replace('_', " "))).collect();
-        table.add_row(keys.into_iter().chain([by_state.join(", ")]));
+        let [uuid, state, messages] = ["uuid", "state", "messages"].map(|key| text(&batch[key]));
+        table.add_row([uuid, state, messages, by_state(batch), time(&batch["created"])]);
     }
-    print(&table.to_string());
+    table.print();
+}
+
+/// `3 failed, 120 sent`.
+pub fn by_state(batch: &Value) -> String {
+    let by_state = batch["by_state"].as_object().into_iter().flatten();
+    let by_state: Vec<String> = by_state.map(|(state, n)| format!("{n} {}", state.replace('_', " "))).collect();
+    by_state.join(", ")
 }

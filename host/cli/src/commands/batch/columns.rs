@@ -85,7 +85,8 @@ impl Columns {
                 return Err((Some(at), similar_name(&header[at], field)));
             }
         }
-        if has(USER) { Ok(Columns { names, is_typed }) } else { Err((None, no_user(header))) }
+        let has_recipient = has(USER) || has(EMAIL);
+        if has_recipient { Ok(Columns { names, is_typed }) } else { Err((None, no_recipient(header))) }
     }
 
     /// Converts a row to a line of NDJSON; `None` if the row is empty.
@@ -177,11 +178,11 @@ fn similar_name(header: &str, field: &str) -> String {
     )
 }
 
-fn no_user(header: &StringRecord) -> String {
+fn no_recipient(header: &StringRecord) -> String {
     let columns: Vec<String> = header.iter().take(20).map(|name| format!("{name:?}")).collect();
     let columns = columns.join(", ");
     format!(
-        "there is no column {USER}, only {columns}; name it with --column {USER}=HEADER (the first row is the header)"
+        "there is no column {USER} or {EMAIL}, only {columns}; name one with --column {EMAIL}=HEADER (the first row is the header)"
     )
 }
 

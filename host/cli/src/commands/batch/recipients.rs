@@ -1,11 +1,13 @@
 //! Reads the file of recipients as lines of NDJSON. Errors name file, line and column.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufRead, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use ace::message::{Member, MemberError};
 use ace_store::lines::{Line, LineError, LineReader, TooLong};
+use ace_store::person::normal_address;
 use csv::{ReaderBuilder, StringRecord};
 use encoding_rs::Encoding;
 
@@ -35,6 +37,26 @@ pub struct Reading {
     /// The encoding of the file, such as latin1, if it is not UTF-8 and has no byte order mark
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     encoding: Option<&'static Encoding>,
+
+    /// Send only to the first of several rows with the same e-mail address
+    #[arg(long, value_name = "FIELD")]
+    dedupe: Option<Dedupe>,
+}
+
+/// What two rows must not have in common.
+#[derive(clap::ValueEnum, Debug, Clone, Copy)]
+enum Dedupe {
+    /// The e-mail address, in upper or lower case
+    Email,
+}
+
+/// How many rows a file has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Rows that are sent to.
+    pub recipients: u64,
+    /// Rows that are left out because of `--dedupe`.
+    pub duplicates: u64,
 }
 
 fn encoding(label: &str) -> Result<&'static Encoding, String> {
@@ -71,13 +93,57 @@ impl Recipients {
         Ok(Recipients { file: file.to_owned(), reading, is_csv })
     }
 
-    /// Reads the whole file if it can be read twice, so that nothing is sent if there is an error at its end. Blocks.
+    /// Reads the whole file if it can be read twice, so that nothing is sent if there is an error at its end. `None` if it cannot.
+    /// Blocks.
     ///
     /// # Errors
     /// The first error in the file.
-    pub fn check(&self) -> Result<(), FileFault> {
-        let can_be_read_again = std::fs::metadata(&self.file).is_ok_and(|found| found.is_file());
-        if can_be_read_again { self.chunks()?.try_for_each(|chunk| chunk.map(drop)) } else { Ok(()) }
+    pub fn check(&self) -> Result<Option<Counted>, FileFault> {
+        if !std::fs::metadata(&self.file).is_ok_and(|found| found.is_file()) {
+            return Ok(None);
+        }
+        let mut source = self.source()?;
+        let mut line = Vec::new();
+        let mut recipients = 0;
+        while source.add_line(&mut line).map_err(|wrong| wrong.fault().of(&self.file))?.is_some() {
+            line.clear();
+            recipients += 1;
+        }
+        Ok(Some(Counted { recipients, duplicates: source.duplicates }))
+    }
+
+    /// The rows with their line numbers, and every error of a row. Only an error of the file as a whole is the last one. Blocks.
+    ///
+    /// # Errors
+    /// The file cannot be opened, or its header is invalid.
+    pub fn rows(&self) -> Result<impl Iterator<Item = Result<(u64, Vec<u8>), FileFault>> + Send + use<>, FileFault> {
+        let (name, mut source) = (self.file.clone(), self.source()?);
+        let mut is_over = false;
+        Ok(std::iter::from_fn(move || {
+            let mut line = Vec::new();
+            if is_over {
+                return None;
+            }
+            match source.add_line(&mut line) {
+                Ok(number) => number.map(|number| Ok((number, line))),
+                Err(wrong) => {
+                    is_over = matches!(wrong, Wrong::File(_));
+                    Some(Err(wrong.fault().of(&name)))
+                }
+            }
+        }))
+    }
+
+    fn source(&self) -> Result<Source, FileFault> {
+        let name = &self.file;
+        let file = File::open(name).map_err(|error| Fault::whole(error.to_string()).of(name))?;
+        let text = Decoded::new(file, self.reading.encoding).map_err(|fault| fault.of(name))?;
+        let lines = if self.is_csv {
+            Lines::Rows(Box::new(Rows::new(text, &self.reading).map_err(|fault| fault.of(name))?))
+        } else {
+            Lines::Json(LineReader::new(text, LINE_MAX))
+        };
+        Ok(Source { lines, seen: self.reading.dedupe.map(|Dedupe::Email| HashSet::new()), duplicates: 0 })
     }
 
     /// The file in pieces, each of which is read when it is requested. Blocks.
@@ -85,20 +151,13 @@ impl Recipients {
     /// # Errors
     /// The file cannot be opened, or its header is invalid. A piece with an invalid line is an error, and the last one.
     pub fn chunks(&self) -> Result<impl Iterator<Item = Result<Chunk, FileFault>> + Send + use<>, FileFault> {
-        let name = self.file.clone();
-        let file = File::open(&name).map_err(|error| Fault::whole(error.to_string()).of(&name))?;
-        let text = Decoded::new(file, self.reading.encoding).map_err(|fault| fault.of(&name))?;
-        let mut lines = if self.is_csv {
-            Lines::Rows(Box::new(Rows::new(text, &self.reading).map_err(|fault| fault.of(&name))?))
-        } else {
-            Lines::Json(LineReader::new(text, LINE_MAX))
-        };
+        let (name, mut source) = (self.file.clone(), self.source()?);
         let mut is_over = false;
         Ok(std::iter::from_fn(move || {
             if is_over {
                 return None;
             }
-            let chunk = chunk(&mut lines);
+            let chunk = chunk(&mut source);
             is_over = chunk.as_ref().map_or(true, |(text, _)| text.is_empty());
             Some(chunk.map_err(|fault| fault.of(&name)))
                 .filter(|chunk| !matches!(chunk, Ok((text, _)) if text.is_empty()))
@@ -106,42 +165,83 @@ impl Recipients {
     }
 }
 
+/// The lines of a file, without those that repeat an address.
+struct Source {
+    lines: Lines,
+    /// The addresses before this line.
+    seen: Option<HashSet<String>>,
+    duplicates: u64,
+}
+
 enum Lines {
     Rows(Box<Rows>),
     Json(LineReader<Decoded<File>>),
 }
 
-fn chunk(lines: &mut Lines) -> Result<Chunk, Fault> {
-    let (mut chunk, mut n) = (Vec::new(), 0);
-    while chunk.len() < CHUNK {
-        let has_line = match lines {
-            Lines::Rows(rows) => rows.add_line(&mut chunk)?,
-            Lines::Json(lines) => add_json(lines, &mut chunk)?,
-        };
-        if !has_line {
-            break;
+/// An error, and whether the lines after it can be read.
+enum Wrong {
+    Line(Fault),
+    File(Fault),
+}
+
+impl Wrong {
+    fn fault(self) -> Fault {
+        match self {
+            Wrong::Line(fault) | Wrong::File(fault) => fault,
         }
+    }
+}
+
+impl Source {
+    /// Adds the next line to a chunk, and returns its number in the file; `None` at the end.
+    fn add_line(&mut self, chunk: &mut Vec<u8>) -> Result<Option<u64>, Wrong> {
+        loop {
+            let start = chunk.len();
+            let number = match &mut self.lines {
+                Lines::Rows(rows) => rows.add_line(chunk)?,
+                Lines::Json(lines) => add_json(lines, chunk)?,
+            };
+            if number.is_none() || self.is_new(&chunk[start..]) {
+                return Ok(number);
+            }
+            chunk.truncate(start);
+            self.duplicates += 1;
+        }
+    }
+
+    /// Whether no line before this one has its address.
+    fn is_new(&mut self, line: &[u8]) -> bool {
+        let Some(seen) = &mut self.seen else { return true };
+        let address = Member::from_json(line).ok().and_then(|member| member.personal.recipient.email_address);
+        address.is_none_or(|address| seen.insert(normal_address(&address)))
+    }
+}
+
+fn chunk(source: &mut Source) -> Result<Chunk, Fault> {
+    let (mut chunk, mut n) = (Vec::new(), 0);
+    while chunk.len() < CHUNK && source.add_line(&mut chunk).map_err(Wrong::fault)?.is_some() {
         n += 1;
     }
     Ok((chunk, n))
 }
 
-/// Adds the next line of NDJSON that is not empty; false at the end.
-fn add_json(lines: &mut LineReader<Decoded<File>>, chunk: &mut Vec<u8>) -> Result<bool, Fault> {
+/// Adds the next line of NDJSON that is not empty, and returns its number; `None` at the end.
+fn add_json(lines: &mut LineReader<Decoded<File>>, chunk: &mut Vec<u8>) -> Result<Option<u64>, Wrong> {
     loop {
         let Line { number, text } = match lines.next_line() {
-            Ok(None) => return Ok(false),
+            Ok(None) => return Ok(None),
             Ok(Some(line)) => line,
-            Err(LineError::Io { error, .. }) => return Err(Fault::from_io(error)),
+            Err(LineError::Io { error, .. }) => return Err(Wrong::File(Fault::from_io(error))),
             Err(LineError::TooLong(TooLong { number, max })) => {
-                return Err(Fault { line: number, column: 0, message: format!("the line is longer than {max} bytes") });
+                let message = format!("the line is longer than {max} bytes");
+                return Err(Wrong::Line(Fault { line: number, column: 0, message }));
             }
         };
         let text = text.trim_ascii();
         if text.is_empty() {
             continue;
         }
-        let fault = |column, message| Fault { line: number, column, message };
+        let fault = |column, message| Wrong::Line(Fault { line: number, column, message });
         match Member::from_json(text) {
             Ok(_) => {}
             Err(MemberError::Json { column, message }) => return Err(fault(column, message)),
@@ -149,7 +249,7 @@ fn add_json(lines: &mut LineReader<Decoded<File>>, chunk: &mut Vec<u8>) -> Resul
         }
         chunk.extend_from_slice(text);
         chunk.push(b'\n');
-        return Ok(true);
+        return Ok(Some(number));
     }
 }
 
@@ -178,7 +278,9 @@ impl Rows {
             ReaderBuilder::new().has_headers(false).flexible(true).delimiter(delimiter).from_reader(checked);
         let mut header = StringRecord::new();
         if !reader.read_record(&mut header).map_err(fault_of)? {
-            return Err(Fault::whole("the file is empty; a CSV file has a header with the column lms_user_id"));
+            return Err(Fault::whole(
+                "the file is empty; a CSV file has a header with the column lms_user_id or email_address",
+            ));
         }
         let record = reader.get_mut().next_record();
         let columns = Columns::new(&header, &reading.columns, reading.typed);
@@ -186,19 +288,19 @@ impl Rows {
         Ok(Rows { reader, columns, row: header })
     }
 
-    /// Adds the next row that is not empty; false at the end.
-    fn add_line(&mut self, chunk: &mut Vec<u8>) -> Result<bool, Fault> {
-        while self.reader.read_record(&mut self.row).map_err(fault_of)? {
+    /// Adds the next row that is not empty, and returns the number of its line; `None` at the end.
+    fn add_line(&mut self, chunk: &mut Vec<u8>) -> Result<Option<u64>, Wrong> {
+        while self.reader.read_record(&mut self.row).map_err(|error| Wrong::File(fault_of(error)))? {
             let record = self.reader.get_mut().next_record();
             let line = self.columns.line(&self.row);
-            let line = line.map_err(|(column, message)| at_field(record, &self.row, Some(column), message))?;
-            if let Some(line) = line {
+            let wrong = |(column, message)| Wrong::Line(at_field(record, &self.row, Some(column), message));
+            if let Some(line) = line.map_err(wrong)? {
                 chunk.extend_from_slice(line.as_bytes());
                 chunk.push(b'\n');
-                return Ok(true);
+                return Ok(Some(record.line));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 }
 

@@ -10,7 +10,7 @@ struct Read {
 }
 
 fn csv() -> Read {
-    Read { file: "users.csv", reading: Reading { columns: Vec::new(), typed: false, encoding: None } }
+    Read { file: "users.csv", reading: Reading { columns: Vec::new(), typed: false, encoding: None, dedupe: None } }
 }
 
 impl Read {
@@ -40,8 +40,8 @@ impl Read {
             Ok(mut chunks) => chunks.try_for_each(|chunk| chunk.map(|(chunk, _)| text.extend_from_slice(&chunk))),
             Err(fault) => Err(fault),
         };
-        assert_eq!(checked, read.map_err(message), "a check finds the same error as reading");
-        checked.map(|()| String::from_utf8(text).expect("text"))
+        assert_eq!(checked.clone().map(drop), read.map_err(message), "a check finds the same error as reading");
+        checked.map(|_| String::from_utf8(text).expect("text"))
     }
 
     #[track_caller]
@@ -127,7 +127,7 @@ fn errors_name_line_and_column() {
         ("lms_user_id,text,text\n", "1:18: the columns 2 and 3 are both \"text\""),
         (
             "name,text\n7,x\n",
-            "1: there is no column lms_user_id, only \"name\", \"text\"; name it with --column lms_user_id=HEADER",
+            "1: there is no column lms_user_id or email_address, only \"name\", \"text\"; name one with --column email_address=HEADER",
         ),
     ];
     for (text, expected) in cases {
@@ -215,4 +215,42 @@ fn an_error_that_appears_after_the_check_is_reported_where_it_is() {
     let (last, before) = chunks.split_last().expect("some");
     assert!(before.len() > 3 && before.iter().all(Result::is_ok));
     assert_eq!(last.as_ref().map_err(|fault| (fault.fault.line, fault.fault.column)).map(drop), Err((20_002, 2)));
+}
+
+#[test]
+fn rows_with_only_an_address_need_no_id() {
+    let lines = csv().lines("email_address,name\na@b.example,Zoe\n");
+    assert_eq!(lines[0]["recipient"], json!({"lms_user_id": null, "email_address": "a@b.example"}));
+    assert_eq!(lines[0]["user_context"], json!({"name": "Zoe"}));
+}
+
+#[test]
+fn repeated_addresses_are_left_out() {
+    let mut read = csv();
+    let text = "email_address\na@b.example\nA@B.EXAMPLE\nc@b.example\na@b.example\n";
+    assert_eq!(read.lines(text).len(), 4);
+    read.reading.dedupe = Some(Dedupe::Email);
+    let addresses = read.lines(text).into_iter().map(|line| line["recipient"]["email_address"].clone());
+    assert_eq!(addresses.collect::<Vec<_>>(), ["a@b.example", "c@b.example"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("users.csv");
+    std::fs::write(&file, text).expect("written");
+    let checked = Recipients::new(&file, read.reading).expect("known").check();
+    assert_eq!(checked, Ok(Some(Counted { recipients: 2, duplicates: 2 })));
+}
+
+#[test]
+fn every_row_with_an_error_is_found() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let cases = [
+        ("users.csv", "lms_user_id,language\n1,en\n,fr\n2,en\n,pl\n3,en\n", "[Ok(2), Err(3), Ok(4), Err(5), Ok(6)]"),
+        ("users.ndjson", "{\n{\"recipient\": {\"lms_user_id\": 1}}\n{\"recipient\": 7}\n", "[Err(1), Ok(2), Err(3)]"),
+    ];
+    for (name, text, expected) in cases {
+        let file = folder.path().join(name);
+        std::fs::write(&file, text).expect("written");
+        let rows = Recipients::new(&file, csv().reading).and_then(|recipients| recipients.rows()).expect("opened");
+        let found: Vec<_> = rows.map(|row| row.map(|(line, _)| line).map_err(|fault| fault.fault.line)).collect();
+        assert_eq!(format!("{found:?}"), expected, "{name}");
+    }
 }
