@@ -8,6 +8,7 @@ mod authorized_http;
 mod bad_input;
 mod bulk;
 mod cache;
+mod command_line;
 mod compat;
 mod compiling;
 mod configuration;

@@ -169,9 +169,10 @@ fn without_json_the_outcomes_are_a_table() {
     let sample = repository("templates/samples/passwordreset.json");
     let done = home.ace(&["send", sample.to_str().expect("text")]).run().ok();
     let rows: Vec<&str> = done.stdout.lines().collect();
-    assert_eq!(rows.len(), 2, "{}", done.stdout);
-    assert!(rows[0].starts_with("UUID ") && rows[0].ends_with(" DETAIL"), "{}", rows[0]);
-    for part in ["7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01", "ace_demo.passwordreset", "email", "django_email", "sent"] {
+    assert_eq!(rows.len(), 4, "{}", done.stdout);
+    assert!(rows[0].starts_with("UUID ") && rows[0].ends_with(" STATE"), "{}", rows[0]);
+    assert_eq!(rows[2], "    message: ace_demo.passwordreset");
+    for part in ["7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01", "email", "django_email", "sent"] {
         assert!(rows[1].contains(part), "{part:?} is not in {}", rows[1]);
     }
     done.says("1 message");

@@ -26,6 +26,7 @@ mod resolvers;
 mod runtime;
 mod selection;
 mod service;
+mod shown;
 mod sns;
 mod stopping;
 mod store_files;

@@ -1,5 +1,6 @@
 //! The command line: data on stdout, messages for people on stderr, and an exit code for scripts.
 
+mod about;
 mod batch;
 mod batches;
 mod check;
@@ -16,6 +17,7 @@ mod serve;
 mod suppressions;
 mod tables;
 mod templates;
+mod timeline;
 mod token;
 mod windows;
 
@@ -56,25 +58,28 @@ const EXIT_CODES: &str = "Exit codes:
   75   `ace feedback import -`: the mail was not taken; the mail server tries again
   130  interrupted; messages in flight were finished";
 
+/// The heading of the options that every command has.
+const GLOBAL: &str = "Global options";
+
 /// ACE, the automated communication engine.
 #[derive(Parser)]
 #[command(name = "ace", version, after_help = EXIT_CODES, max_term_width = 100)]
 struct Cli {
     /// The configuration file
-    #[arg(long, short, global = true, env = "ACE_CONFIG", default_value = "ace.toml", value_name = "FILE")]
+    #[arg(long, short, global = true, help_heading = GLOBAL, env = "ACE_CONFIG", default_value = "ace.toml", value_name = "FILE")]
     config: PathBuf,
 
     /// What to log on stderr: error, warn, info, debug, or a tracing filter such as "ace=debug,warn"
     /// [default: info for `ace serve`, error for every other command]
-    #[arg(long, global = true, env = "ACE_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "ACE_LOG", value_name = "FILTER")]
     log: Option<String>,
 
     /// The log format: text or json
-    #[arg(long, global = true, env = "ACE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    #[arg(long, global = true, help_heading = GLOBAL, env = "ACE_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     log_format: LogFormat,
 
     /// Write JSON to stdout
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = GLOBAL)]
     json: bool,
 
     #[command(subcommand)]
@@ -100,36 +105,39 @@ enum Command {
     /// Show what would be sent, and why, without sending
     Explain(explain::Args),
     /// Check configuration, plugins and templates for problems
-    #[command(after_help = check::EXAMPLES)]
+    #[command(after_long_help = check::EXAMPLES)]
     Check,
     /// List the plugins with their grants and state
-    #[command(after_help = plugins::EXAMPLES)]
+    #[command(after_long_help = plugins::EXAMPLES)]
     Plugins(plugins::Args),
     /// Render messages: write HTML, text and mail files, or open them in the browser
     Render(render::Args),
     /// List the templates of each message, and those that are missing or override others
     Templates(templates::Args),
     /// Run the server: accept messages over HTTP, store them, and send them
-    #[command(after_help = serve::EXAMPLES)]
+    #[command(after_long_help = serve::EXAMPLES)]
     Serve,
     /// Create, list and revoke tokens of the HTTP API
+    #[command(after_long_help = token::EXAMPLES)]
     Token(token::Args),
     /// Send one message type to many recipients, through a running server
-    #[command(after_help = batch::EXAMPLES)]
+    #[command(after_long_help = batch::EXAMPLES)]
     Batch(batch::Args),
     /// List the batches of a running server; pause, resume or cancel one
+    #[command(after_long_help = batches::EXAMPLES)]
     Batches(batches::Args),
-    /// List the messages of a running server; retry, cancel or discard them
+    /// List the messages of a running server; show, retry, cancel or discard them
+    #[command(after_long_help = remote::MESSAGES_EXAMPLES)]
     Messages(remote::MessagesArgs),
     /// Show depth, age and throughput of a running server's queue
     Queue(remote::QueueArgs),
     /// Read and write key-value entries of a running server
     Kv(remote::KvArgs),
     /// Read and write the addresses to which a running server sends nothing
-    #[command(after_help = suppressions::EXAMPLES)]
+    #[command(after_long_help = suppressions::EXAMPLES)]
     Suppressions(suppressions::Args),
     /// Hand a mail that came back to a running server
-    #[command(after_help = feedback::EXAMPLES)]
+    #[command(after_long_help = feedback::EXAMPLES)]
     Feedback(feedback::Args),
     /// Erase everything about the messages to a person from a running server
     // `forget` was its name before 0.1.0.
@@ -138,8 +146,16 @@ enum Command {
     /// Make a running server reload plugins, templates and ace.toml
     Reload(remote::ReloadArgs),
     /// Create, build, check, test, measure and install a plugin
-    #[command(subcommand, after_help = plugin::EXAMPLES)]
+    #[command(subcommand, after_long_help = plugin::EXAMPLES)]
     Plugin(plugin::Command),
+    /// Show the versions of the program, its commit, the plugin interface and wasmtime
+    Version,
+    /// Print the completions of a shell
+    #[command(after_long_help = about::COMPLETIONS_EXAMPLES)]
+    Completions(about::CompletionsArgs),
+    /// Print the man page, or write those of all commands
+    #[command(after_long_help = about::MAN_EXAMPLES)]
+    Man(about::ManArgs),
 }
 
 /// Runs the command that the process's arguments name.
@@ -184,6 +200,12 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         let config = cli.config.exists().then(|| read_config(&cli.config));
         return import::run(args, config, cli.json);
     }
+    match &cli.command {
+        Command::Version => return Ok(about::version(cli.json)),
+        Command::Completions(args) => return about::completions(args),
+        Command::Man(args) => return about::man(args),
+        _ => {}
+    }
     let (json, file) = (cli.json, cli.config);
     let config = || read_config(&file);
     let filter = cli.log.as_deref().unwrap_or(match &cli.command {
@@ -205,6 +227,8 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Explain(args) => explain::run(config()?, args, json).await,
         Command::Check => check::run(config()?, json).await,
         Command::Plugin(command) => plugin::run(&file, command, json).await,
+        // Grants are written to ace.toml, whether or not ACE_SERVER names a server.
+        Command::Plugins(args) if args.is_grant() => plugins::run(config()?, args, json).await,
         Command::Plugins(args) => match args.server()? {
             Some(client) => plugins::run_remote(client, args, json).await,
             None => plugins::run(config()?, args, json).await,
@@ -227,6 +251,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Feedback(args) => feedback::run(args).await,
         Command::Erase(args) => remote::erase(args, json).await,
         Command::Reload(args) => remote::reload(args, json).await,
+        Command::Version | Command::Completions(_) | Command::Man(_) => Ok(OK),
     }
 }
 
@@ -307,15 +332,6 @@ fn describe(error: &dyn std::error::Error) -> String {
         }
     }
     text
-}
-
-/// The width of tables if stdout is not a terminal.
-const DEFAULT_WIDTH: u16 = 160;
-
-fn table_width(table: &mut comfy_table::Table) {
-    if !std::io::stdout().is_terminal() {
-        table.set_width(DEFAULT_WIDTH);
-    }
 }
 
 /// "1 message", "2 messages".

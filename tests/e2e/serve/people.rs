@@ -4,7 +4,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::batches::until;
-use super::{Server, home, note};
+use super::{Server, configure, home, note};
 use crate::support::{Done, Home, assert_text, mail_home};
 
 /// 2**64.
@@ -143,4 +143,43 @@ async fn a_misspelled_message_and_server_are_named() {
     let done = home.ace(&["queue", "--server", "localhost:1"]).run().code(2);
     done.says("error: cannot reach http://localhost:1/");
     assert_eq!(done.stderr.matches("onnection refused").count(), 1, "{}", done.stderr);
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_what_would_be_sent_and_finds_faulty_rows() {
+    let home = home("");
+    home.plugin("suppression");
+    let suppression = "[plugins.suppression]\ngrants = { keyvalue = ['suppressions:read'] }\n";
+    configure(&home, suppression);
+    let server = Server::start(&home);
+    home.file("type.json", json!({"app_label": "app", "name": "note"}).to_string());
+    let rows: String = (1..=40).map(|n| format!("u{n}@example.com,en\n")).collect();
+    home.file("users.csv", format!("email_address,language\n{rows},fr\nU1@EXAMPLE.com,\n"));
+    let ask = |arguments: &[&str]| {
+        let all = ["batch", "--type", "type.json", "--recipients", "users.csv", "--server", &server.url];
+        home.ace(&[&all[..], arguments].concat()).run()
+    };
+    home.ace(&["suppressions", "add", "u1@example.com", "--server", &server.url]).run().ok();
+    let told = ask(&["--dry-run"]).code(1);
+    assert!(
+        told.stdout.starts_with("42 rows: 39 would be sent, 2 would not, 1 faulty; nothing was sent\n"),
+        "{told:?}"
+    );
+    assert!(told.stdout.contains("email denied: suppression"), "{told:?}");
+    assert!(told.stdout.contains("users.csv:42:"), "{told:?}");
+    assert!(!told.stderr.contains("batch "), "nothing is announced: {told:?}");
+    home.file("users.csv", format!("email_address,language\n{rows}U2@EXAMPLE.com,\n"));
+    let told = ask(&["--dry-run", "--sample", "10"]).ok();
+    assert!(told.stdout.starts_with("9 rows: 8 would be sent, 1 would not, 0 faulty"), "{told:?}");
+    assert_eq!(server.get("/v1/messages").await.1["messages"], json!([]));
+
+    let told = ask(&["--test-send", "me@example.com"]).ok();
+    assert!(told.stdout.contains(" to me@example.com: sent"), "{told:?}");
+    let (_, sent) = server.get("/v1/messages").await;
+    assert_eq!(sent["messages"][0]["recipient"]["email_address"], "me@example.com");
+    assert_eq!(sent["messages"].as_array().map(Vec::len), Some(1));
+
+    let told = ask(&["--dedupe", "email", "--wait"]).ok();
+    told.says("40 recipients, 1 duplicate left out");
+    assert!(told.stdout.contains(" is done, 40 messages: 1 not sent, 39 sent"), "{told:?}");
 }

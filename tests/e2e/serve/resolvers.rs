@@ -144,10 +144,10 @@ async fn the_command_line_names_a_resolver() {
         home.ace(&[&words[..], &[arguments]].concat()).run()
     };
     let done = send("{\"count\": 12, \"page\": 5}").ok();
-    assert!(done.stdout.contains("\"sent\": 12"), "{done:?}");
+    assert!(done.stdout.contains(" is done, 12 messages: 12 sent\n"), "{done:?}");
     let failed = send("{}");
     assert_eq!(failed.code, Some(1), "{failed:?}");
-    assert!(failed.stdout.contains("\"state\": \"failed\""), "{failed:?}");
+    assert!(failed.stdout.contains(" is failed, "), "{failed:?}");
 }
 
 async fn until_error(server: &Server, uuid: u128, why: &str) -> Value {

@@ -22,19 +22,22 @@ const PAGE: u64 = 500;
 /// The media type of a body with one JSON value per line.
 pub const NDJSON: &str = "application/x-ndjson";
 
+/// The heading of its options.
+const SERVER: &str = "Server options";
+
 /// Where the server is.
 #[derive(clap::Args, Clone)]
 pub struct Server {
     /// Use the running server at this address
-    #[arg(long = "server", id = "server", env = "ACE_SERVER", value_name = "URL", global = true, value_parser = server_url)]
+    #[arg(long = "server", id = "server", env = "ACE_SERVER", value_name = "URL", global = true, help_heading = SERVER, value_parser = server_url)]
     url: Option<Url>,
 
     /// A file with a token for the server; without it, the variable ACE_SERVER_TOKEN is used
-    #[arg(long, env = "ACE_SERVER_TOKEN_FILE", value_name = "FILE", global = true)]
+    #[arg(long, env = "ACE_SERVER_TOKEN_FILE", value_name = "FILE", global = true, help_heading = SERVER)]
     token_file: Option<PathBuf>,
 
     /// Trust the certificates in this PEM file in addition to the system's
-    #[arg(long, env = "ACE_SERVER_CA_FILE", value_name = "FILE", global = true)]
+    #[arg(long, env = "ACE_SERVER_CA_FILE", value_name = "FILE", global = true, help_heading = SERVER)]
     ca_file: Option<PathBuf>,
 }
 

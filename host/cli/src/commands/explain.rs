@@ -6,11 +6,10 @@ use std::path::PathBuf;
 use ace::Ace;
 use ace::config::Config;
 use ace::internals::plugin::Plugin;
-use ace::message::{ChannelReport, Message, Outcome, PolicyReport, Report, Verdict};
+use ace::message::{Agreement, ChannelReport, Message, Outcome, PolicyReport, Report, Verdict};
 use serde::Serialize;
 use serde_json::json;
 
-use super::send::detail;
 use super::windows::{self, EffectiveSetting};
 use super::{FAILED, OK, inform, open, print};
 
@@ -21,7 +20,7 @@ const EXAMPLES: &str = "Examples:
 Policies are evaluated, but what they write is discarded; nothing is delivered.";
 
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// A file with one JSON message, or one per line; "-" for standard input
     file: PathBuf,
@@ -123,7 +122,17 @@ fn trace(report: &Report, readers: &[Reader]) -> String {
 
 /// A policy's verdict, for people.
 pub fn verdict(report: &PolicyReport) -> String {
-    let result = match &report.verdict {
+    let verdict = verdict_alone(&report.verdict);
+    match report.shadow {
+        None => verdict,
+        Some(Agreement::Differs) => format!("shadow mode, no effect: {verdict}; the decision would differ"),
+        Some(_) => format!("shadow mode, no effect: {verdict}"),
+    }
+}
+
+/// A verdict, whether or not it has an effect.
+pub fn verdict_alone(verdict: &Verdict) -> String {
+    let result = match verdict {
         Verdict::Broken { fault, on_error } => {
             return format!("broken ({} applies): {}", format!("{on_error:?}").to_lowercase(), fault.message);
         }
@@ -139,7 +148,7 @@ pub fn verdict(report: &PolicyReport) -> String {
 }
 
 fn channel_trace(out: &mut String, report: &ChannelReport, readers: &[Reader]) {
-    let _ = writeln!(out, "\n{}: {} {}", report.channel_type, report.outcome.state(), detail(report));
+    let _ = writeln!(out, "\n{}: {} {}", report.channel_type, report.outcome.state(), report.detail());
     if let (Some(channel), Some(rule)) = (&report.channel, report.rule) {
         let _ = writeln!(out, "  channel    {channel} {} ({})", report.revision, rule.describe());
     }

@@ -29,30 +29,30 @@ apply and a plugin is granted what its manifest requests.";
 #[derive(Subcommand)]
 pub enum Command {
     /// Create a project that builds and passes its tests
-    #[command(after_help = new::EXAMPLES)]
+    #[command(after_long_help = new::EXAMPLES)]
     New(new::Args),
     /// Build a plugin's component
-    #[command(after_help = new::BUILD_EXAMPLES)]
+    #[command(after_long_help = new::BUILD_EXAMPLES)]
     Build(new::BuildArgs),
     /// Check whether this host can run a component, and show what it needs, without running it
-    #[command(after_help = check::EXAMPLES)]
+    #[command(after_long_help = check::EXAMPLES)]
     Check(check::Args),
     /// Print everything about a component and its manifest as JSON, without running it
     Inspect(check::Args),
     /// Call a plugin once, and show its answer, its logs and its resource usage
-    #[command(after_help = run::EXAMPLES)]
+    #[command(after_long_help = run::EXAMPLES)]
     Run(run::Args),
     /// Build, run and install a plugin each time its sources change
-    #[command(after_help = dev::EXAMPLES)]
+    #[command(after_long_help = dev::EXAMPLES)]
     Dev(dev::Args),
     /// Run the test cases of a plugin
-    #[command(after_help = test::EXAMPLES)]
+    #[command(after_long_help = test::EXAMPLES)]
     Test(test::Args),
     /// Measure the cost of calling a plugin
-    #[command(after_help = bench::EXAMPLES)]
+    #[command(after_long_help = bench::EXAMPLES)]
     Bench(bench::Args),
     /// Install a plugin into the plugin folder of ace.toml, and show what it requests
-    #[command(after_help = ship::INSTALL_EXAMPLES)]
+    #[command(after_long_help = ship::INSTALL_EXAMPLES)]
     Install(ship::InstallArgs),
     /// Remove a plugin from the plugin folder of ace.toml
     Remove(ship::RemoveArgs),

@@ -1,16 +1,17 @@
 //! `ace plugins`: lists the plugins, or shows one in full; and `ace plugins grant`.
 
 mod grant;
+mod shadow;
 
 use ace::config::Config;
 use ace::internals::engine;
 use ace::internals::plugin::{PluginState, PluginView};
-use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::client::{Client, Server};
-use super::{FAILED, OK, inform, print, table_width};
+use super::tables::Table;
+use super::{FAILED, OK, inform, print};
 
 pub const EXAMPLES: &str = "Examples:
   ace plugins
@@ -47,6 +48,11 @@ enum Command {
 }
 
 impl Args {
+    /// Whether grants are written, which needs the configuration.
+    pub fn is_grant(&self) -> bool {
+        self.command.is_some()
+    }
+
     /// The client of a running server, if one is named. No configuration is needed then.
     pub fn server(&self) -> anyhow::Result<Option<Client>> {
         self.server.client()
@@ -71,12 +77,13 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
 
 /// Lists the plugins of a running server.
 pub async fn run_remote(client: Client, args: Args, json: bool) -> anyhow::Result<u8> {
-    if args.command.is_some() {
-        anyhow::bail!("grants are written to ace.toml, not to a running server; omit --server");
-    }
     if args.shadow {
         let comparisons: Vec<Value> = client.get("/v1/shadow").await?;
-        comparisons.iter().for_each(|one| print(&if json { one.to_string() } else { compared(one) }));
+        if json {
+            comparisons.iter().for_each(|one| print(&one.to_string()))
+        } else {
+            shadow::show(&comparisons)
+        }
         return Ok(OK);
     }
     list(client.get("/v1/plugins").await?, args.name.as_deref(), json)
@@ -97,7 +104,7 @@ fn list(mut shown: Vec<PluginView>, name: Option<&str>, json: bool) -> anyhow::R
     } else if name.is_some() {
         shown.iter().for_each(|plugin| print(&in_full(plugin)));
     } else {
-        print(&table(&shown));
+        show(&shown);
     }
     let is_broken = shown.iter().any(|p| matches!(p.state, PluginState::Broken(_)) || p.rejected.is_some());
     Ok(if is_broken { FAILED } else { OK })
@@ -108,48 +115,19 @@ fn unknown(name: &str, names: &[String]) -> anyhow::Error {
     anyhow::anyhow!("there is no plugin {name:?}\nhint: the plugin folder has {names}")
 }
 
-/// The comparison of a policy in shadow mode: counts, and the latest messages on which it differed.
-fn compared(shadow: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let comparison = &shadow["comparison"];
-    let with = shadow["shadow_of"].as_str().map_or("all policies".to_owned(), |of| format!("the policy {of}"));
-    let mut out = format!(
-        "{} {}: compared with {with}, {} agree, {} differ, {} broken",
-        text(&shadow["policy"]),
-        text(&shadow["revision"]),
-        comparison["agrees"],
-        comparison["differs"],
-        comparison["broken"],
-    );
-    for one in comparison["differences"].as_array().into_iter().flatten() {
-        let result = if one["result"].is_null() { &one["broken"]["fault"]["message"] } else { &one["result"] };
-        out += &format!(
-            "\n  {}  {}  {}  its result {result}, the decision {}",
-            text(&one["at"]),
-            text(&one["uuid"]),
-            text(&one["name"]),
-            one["decided"]
-        );
-    }
-    out
-}
-
-fn table(plugins: &[PluginView]) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table_width(&mut table);
-    table.set_header(["name", "namespace", "version", "granted", "not granted", "state"]);
+fn show(plugins: &[PluginView]) {
+    let mut table = Table::new(["name", "version", "state", "granted", "not granted", "namespace"]);
     for plugin in plugins {
         table.add_row([
             plugin.name.clone(),
-            plugin.namespaces.join("\n"),
             plugin.version.clone().unwrap_or_default(),
+            state(plugin),
             plugin.granted.join("\n"),
             plugin.not_granted().join("\n"),
-            state(plugin),
+            plugin.namespaces.join("\n"),
         ]);
     }
-    table.to_string()
+    table.print();
 }
 
 /// All details of a plugin.
@@ -186,11 +164,12 @@ fn state(plugin: &PluginView) -> String {
         PluginState::Broken(reason) => format!("broken: {reason}"),
         PluginState::AwaitingFile => "awaiting its file".to_owned(),
     };
+    let shadow = if plugin.shadow { " in shadow mode" } else { "" };
     let circuit = match plugin.circuit_breaker {
         Some(circuit) if circuit.open => format!("; circuit breaker open after {} faults", circuit.faults),
         Some(circuit) if circuit.faults > 0 => format!("; {} faults", circuit.faults),
         _ => String::new(),
     };
     let rejected = plugin.rejected.as_ref().map(|rejected| format!("; {rejected}"));
-    format!("{state}{circuit}{}", rejected.unwrap_or_default())
+    format!("{state}{shadow}{circuit}{}", rejected.unwrap_or_default())
 }

@@ -8,8 +8,8 @@ use reqwest::Method;
 use serde_json::Value;
 
 use super::client::{Client, NDJSON, Server, path};
-use super::tables::{table, text};
-use super::{OK, counted, print, print_raw};
+use super::tables::{Table, text, time};
+use super::{OK, counted, print, print_raw, timeline};
 
 /// The number of listed messages without `--limit`.
 const LISTED: u64 = 50;
@@ -40,6 +40,12 @@ pub async fn reload(args: ReloadArgs, json: bool) -> anyhow::Result<u8> {
     }
     Ok(OK)
 }
+
+pub const MESSAGES_EXAMPLES: &str = "Examples:
+  ace messages --email zoe@learner.example
+  ace messages --state dead --since 2026-11-30T00:00:00Z
+  ace messages 7a3c1d1e-5b0f-4c55-9d0e-1f0c8a6e2b01
+  ace messages --state failed --name ace_demo.weeklynews --retry";
 
 #[derive(clap::Args)]
 pub struct MessagesArgs {
@@ -103,7 +109,7 @@ pub async fn messages(args: MessagesArgs, json: bool) -> anyhow::Result<u8> {
         }
         (Some(uuid), None) => {
             let message: Value = client.get(&format!("/v1/messages/{uuid}")).await?;
-            print(&if json { message.to_string() } else { serde_json::to_string_pretty(&message)? });
+            print(&if json { message.to_string() } else { timeline::lines(&message).join("\n") });
         }
         (None, Some(change)) => {
             let path = format!("/v1/dead-letters/{change}");
@@ -138,7 +144,7 @@ impl MessagesArgs {
 }
 
 async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Result<()> {
-    let mut table = table(["accepted", "uuid", "message", "user", "state"]);
+    let mut table = Table::new(["uuid", "message", "state", "reason", "accepted", "user"]);
     let request = || Ok(client.request(Method::GET, "/v1/messages")?.query(&args.filter()));
     let show = |messages: &[Value]| {
         for message in messages {
@@ -146,15 +152,15 @@ async fn list(client: &Client, args: &MessagesArgs, json: bool) -> anyhow::Resul
                 print(&message.to_string());
                 continue;
             }
-            let keys = ["accepted", "uuid", "name"].map(|key| text(&message[key]));
+            let [uuid, name, state, reason] = ["uuid", "name", "state", "reason"].map(|key| text(&message[key]));
             let user = text(&message["recipient"]["lms_user_id"]);
-            table.add_row(keys.into_iter().chain([user, text(&message["state"])]));
+            table.add_row([uuid, name, state, reason, time(&message["accepted"]), user]);
         }
         Ok(())
     };
     client.each_page(request, "messages", args.limit.unwrap_or(LISTED), show).await?;
     if !json {
-        print(&table.to_string());
+        table.print();
     }
     Ok(())
 }
@@ -174,12 +180,13 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         print(&serde_json::json!({"queue": stats, "batches": batches}).to_string());
         return Ok(OK);
     }
-    let mut table = table(["", ""]);
+    let mut table = Table::new(["", ""]);
     for (key, value) in
         stats.as_object().into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "rates" | "destinations"))
     {
         let age = if key == "oldest" { age(value) } else { String::new() };
-        table.add_row([key.replace('_', " "), text(value) + &age]);
+        let value = if key == "oldest" { time(value) } else { text(value) };
+        table.add_row([key.replace('_', " "), value + &age]);
     }
     for key in ["accepted", "settled", "failed"] {
         let rate = |span: &str| stats["rates"][span][key].as_f64().unwrap_or_default();
@@ -187,11 +194,12 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
         let rates = format!("{minute:.1} in the last minute, {five:.1} in the last five minutes");
         table.add_row([format!("{key} per second"), rates]);
     }
-    print(&table.to_string());
+    table.print();
     if let Some(destinations) = stats["destinations"].as_array().filter(|all| !all.is_empty()) {
         show_destinations(destinations);
     }
     if !batches.is_empty() {
+        print("");
         super::batches::show(&batches);
     }
     Ok(OK)
@@ -199,14 +207,15 @@ pub async fn queue(args: QueueArgs, json: bool) -> anyhow::Result<u8> {
 
 /// Relays, origins and channels that are down or recovering.
 fn show_destinations(destinations: &[Value]) {
-    let mut table = table(["destination", "state", "since", "waiting", "next attempt", "reason"]);
+    let mut table = Table::new(["destination", "state", "waiting", "reason", "since", "next attempt"]);
     for one in destinations {
         let name = format!("{} {}", text(&one["kind"]), text(&one["name"]));
-        let since = text(&one["since"]) + &age(&one["since"]);
-        let (waiting, next) = (text(&one["waiting"]), text(&one["next_attempt"]));
-        table.add_row([name, text(&one["state"]), since, waiting, next, text(&one["reason"])]);
+        let since = time(&one["since"]) + &age(&one["since"]);
+        let [state, waiting, reason] = ["state", "waiting", "reason"].map(|key| text(&one[key]));
+        table.add_row([name, state, waiting, reason, since, time(&one["next_attempt"])]);
     }
-    print(&table.to_string());
+    print("");
+    table.print();
 }
 
 #[derive(clap::Args)]

@@ -22,7 +22,7 @@ Without a file, every sample.json beside templates is rendered. No policy is eva
 The exit code is 1 if something cannot be rendered.";
 
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// A file with one JSON message, one per line, or a sample.json beside templates; "-" for standard input
     file: Option<PathBuf>,

@@ -13,12 +13,13 @@ use ace::Ace;
 use ace::config::Config;
 use ace::dispatch::{self, Done, Limits, Sink};
 use ace::internals::tasks::{Pauses, Tasks};
-use ace::message::{AddressOutcome, ChannelReport, FieldErrors, Outcome, RecipientState, Report};
+use ace::message::{ChannelReport, FieldErrors, Outcome, Report};
 use ace::watch::Watch;
 use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use super::client::{Client, Server};
+use super::tables::Table;
 use super::{FAILED, INTERRUPTED, OK, counted, inform, open, print};
 pub use remote::run as run_remote;
 
@@ -36,7 +37,7 @@ Temporary failures are retried until the message expires.
 The exit code is 1 if a message failed, 130 if the program was interrupted.";
 
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     /// A file with one JSON message, or one per line; "-" for standard input
     file: PathBuf,
@@ -105,16 +106,19 @@ struct Tally {
     counts: Mutex<Counts>,
 }
 
-#[derive(Default)]
 struct Counts {
     messages: u64,
     failed: u64,
     states: BTreeMap<&'static str, u64>,
-    /// Lines that are not written yet, because a write for each line would be expensive.
-    buffer: String,
+    /// Lines and rows that are not written yet, because a write for each one would be expensive, and their size.
+    lines: Vec<String>,
+    rows: Table<COLUMNS>,
+    bytes: usize,
     written: Option<Instant>,
 }
 
+/// The columns of the outcomes.
+const COLUMNS: usize = 6;
 /// The input length from which a progress bar is shown.
 const LONG_INPUT_BYTES: u64 = 256 * 1024;
 /// Lines are buffered up to this size, and up to this time while further messages are settled.
@@ -131,35 +135,43 @@ impl Tally {
             ProgressBar::new_spinner().with_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()))
         });
         if !json {
-            print(&format!(
-                "{:<36}  {:<32}  {:<8}  {:<18}  {:<14}  DETAIL",
-                "UUID", "MESSAGE", "TYPE", "CHANNEL", "STATE"
-            ));
+            rows().print();
         }
-        Tally { json, started: Instant::now(), progress, counts: Mutex::default() }
+        let counts = Counts {
+            messages: 0,
+            failed: 0,
+            states: BTreeMap::new(),
+            lines: Vec::new(),
+            rows: rows().without_header(),
+            bytes: 0,
+            written: None,
+        };
+        Tally { json, started: Instant::now(), progress, counts: Mutex::new(counts) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lines(&self, done: &Done, is_failure: bool) -> String {
+    /// Adds the outcome of a message to what is written next.
+    fn add(&self, counts: &mut Counts, done: &Done, is_failure: bool) {
         let line = done.line;
         match (&done.result, self.json) {
             (Ok(report), true) => {
-                json_line(&OutputLine { line, failed: is_failure, report: Some(report), refused: None })
+                counts.add_line(&OutputLine { line, failed: is_failure, report: Some(report), refused: None })
             }
-            (Err(errors), true) => json_line(&OutputLine { line, failed: true, report: None, refused: Some(errors) }),
-            (Ok(report), false) => table_rows(report, is_failure),
+            (Err(errors), true) => {
+                counts.add_line(&OutputLine { line, failed: true, report: None, refused: Some(errors) })
+            }
+            (Ok(report), false) => {
+                for c in listed(report, is_failure) {
+                    let channel = c.channel.as_deref().unwrap_or("-");
+                    let (uuid, detail) = (report.uuid.to_string(), c.detail());
+                    counts.add_row([&uuid, &c.channel_type, channel, c.outcome.state(), &report.name, &detail]);
+                }
+            }
             (Err(errors), false) => {
-                format!(
-                    "{:<36}  {:<32}  {:<8}  {:<18}  {:<14}  {errors}\n",
-                    format!("line {line}"),
-                    "-",
-                    "-",
-                    "-",
-                    "refused"
-                )
+                counts.add_row([&format!("line {line}"), "-", "-", "refused", "-", &errors.to_string()]);
             }
         }
     }
@@ -181,7 +193,6 @@ impl Tally {
 impl Sink for Tally {
     fn done(&self, done: Done) {
         let is_failure = done.result.as_ref().map_or(true, Report::is_failure);
-        let lines = self.lines(&done, is_failure);
         let mut counts = self.lock();
         counts.messages += 1;
         counts.failed += u64::from(is_failure);
@@ -191,9 +202,9 @@ impl Sink for Tally {
                 report.channels.iter().for_each(|c| *counts.states.entry(c.outcome.state()).or_default() += 1)
             }
         }
-        counts.buffer.push_str(&lines);
+        self.add(&mut counts, &done, is_failure);
         let is_old = counts.written.get_or_insert_with(Instant::now).elapsed() > BUFFER_TIME_MAX;
-        if is_old || counts.buffer.len() > BUFFER_BYTES_MAX {
+        if is_old || counts.bytes > BUFFER_BYTES_MAX {
             counts.write();
         }
         if let Some(progress) = &self.progress {
@@ -210,13 +221,33 @@ impl Sink for Tally {
 }
 
 impl Counts {
-    fn write(&mut self) {
-        if !self.buffer.is_empty() {
-            print(self.buffer.trim_end_matches('\n'));
-            self.buffer.clear();
-            self.written = Some(Instant::now());
-        }
+    fn add_line(&mut self, line: &OutputLine) {
+        let line = serde_json::to_string(line).expect("a report has only string keys and finite numbers");
+        self.bytes += line.len();
+        self.lines.push(line);
     }
+
+    fn add_row(&mut self, row: [&str; COLUMNS]) {
+        self.bytes += row.iter().map(|cell| cell.len()).sum::<usize>();
+        self.rows.add_row(row);
+    }
+
+    fn write(&mut self) {
+        if self.bytes == 0 {
+            return;
+        }
+        if !self.lines.is_empty() {
+            print(&std::mem::take(&mut self.lines).join("\n"));
+        }
+        std::mem::replace(&mut self.rows, rows().without_header()).print();
+        self.bytes = 0;
+        self.written = Some(Instant::now());
+    }
+}
+
+/// The table of outcomes, which is printed in pieces.
+fn rows() -> Table<COLUMNS> {
+    Table::new(["uuid", "type", "channel", "state", "message", "detail"]).with_widths([36, 8, 18, 8, 24, 0])
 }
 
 /// A line of `--json`.
@@ -230,59 +261,8 @@ struct OutputLine<'a> {
     refused: Option<&'a FieldErrors>,
 }
 
-fn json_line(output: &OutputLine) -> String {
-    let mut line = serde_json::to_string(output).expect("a report has only string keys and finite numbers");
-    line.push('\n');
-    line
-}
-
 /// The channel types that get a row: unless the message failed, not those without a channel or excluded by the request.
 fn listed(report: &Report, is_failure: bool) -> impl Iterator<Item = &ChannelReport> {
     let is_empty = |o: &Outcome| matches!(o, Outcome::Unsupported { .. } | Outcome::Excluded);
     report.channels.iter().filter(move |c| is_failure || !is_empty(&c.outcome))
-}
-
-fn table_rows(report: &Report, is_failure: bool) -> String {
-    let mut rows = String::new();
-    for c in listed(report, is_failure) {
-        let channel = c.channel.as_deref().unwrap_or("-");
-        let (state, detail) = (c.outcome.state(), detail(c));
-        rows += &format!(
-            "{:<36}  {:<32}  {:<8}  {channel:<18}  {state:<14}  {detail}\n",
-            report.uuid, report.name, c.channel_type
-        );
-    }
-    rows
-}
-
-/// The details of an outcome, on one line.
-pub fn detail(report: &ChannelReport) -> String {
-    let by = |reasons: &[ace::message::Reason]| {
-        let each = reasons.iter().map(|r| match &r.reason {
-            Some(reason) => format!("{}: {reason}", r.policy),
-            None => r.policy.clone(),
-        });
-        each.collect::<Vec<_>>().join("; ")
-    };
-    let outcome = match &report.outcome {
-        Outcome::Sent { receipt, fault: None } => {
-            let others = report.recipients.iter().filter(|recipient| recipient.state != RecipientState::Accepted);
-            let others = others.map(|other| format!("; not accepted for {}: {}", other.address, other.answer));
-            format!("{}{}", receipt.provider_id.as_deref().unwrap_or_default(), others.collect::<String>())
-        }
-        Outcome::Sent { receipt, fault: Some(fault) } => {
-            format!("{}; then {fault}", receipt.provider_id.as_deref().unwrap_or_default())
-        }
-        Outcome::Denied { reasons } => by(reasons),
-        Outcome::Delayed { not_before, reasons } => format!("not before {not_before}: {}", by(reasons)),
-        Outcome::Retry { at, error } => format!("next attempt at {at}: {error}"),
-        Outcome::Failed { error } => error.clone(),
-        Outcome::MaybeSent { reason } | Outcome::Skipped { reason } | Outcome::Unsupported { reason } => reason.clone(),
-        Outcome::TemplateError { message, .. } => message.clone(),
-        Outcome::Expired { error } => error.clone().unwrap_or_default(),
-        Outcome::Standby { after } => format!("used only if the message is not sent by {}", after.join(" or ")),
-        _ => String::new(),
-    };
-    let not_sent = report.addresses.iter().filter(|record| record.outcome != AddressOutcome::Sent);
-    not_sent.fold(outcome, |text, record| format!("{text}; {record}"))
 }

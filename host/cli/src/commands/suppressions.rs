@@ -8,7 +8,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use super::client::{self, Client, NDJSON, Server};
-use super::tables::{table, text};
+use super::tables::{Table, text, time};
 use super::{OK, counted, print, print_raw};
 use file::COLUMNS;
 
@@ -143,9 +143,11 @@ async fn each_page(
 }
 
 fn show(suppressions: &[Value]) {
-    let mut table = table(["kind", "address", "reason", "scope", "since", "source", "detail"]);
+    let mut table = Table::new(["kind", "address", "reason", "scope", "since", "source", "detail"]);
     for one in suppressions {
-        table.add_row(["kind", "address", "reason", "scope", "time", "source", "detail"].map(|key| text(&one[key])));
+        let [kind, address, reason, scope, source, detail] =
+            ["kind", "address", "reason", "scope", "source", "detail"].map(|key| text(&one[key]));
+        table.add_row([kind, address, reason, scope, time(&one["time"]), source, detail]);
     }
-    print(&table.to_string());
+    table.print();
 }

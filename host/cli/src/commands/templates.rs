@@ -5,11 +5,11 @@ use std::path::PathBuf;
 
 use ace::config::Config;
 use ace::internals::engine::{self, Preflight, texts};
-use comfy_table::{ContentArrangement, Table, presets};
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::{FAILED, OK, counted, import, inform, print, table_width};
+use super::tables::Table;
+use super::{FAILED, OK, counted, import, inform, print};
 
 const EXAMPLES: &str = "Examples:
   ace templates
@@ -20,7 +20,7 @@ const EXAMPLES: &str = "Examples:
 The exit code is 1 if a template is broken, or if one that a channel needs is missing.";
 
 #[derive(clap::Args)]
-#[command(after_help = EXAMPLES)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -31,7 +31,7 @@ pub enum Command {
     /// Collect the translatable texts of a template folder into locale/, for translators
     Extract(ExtractArgs),
     /// Convert a folder of Django templates, with its catalogues
-    #[command(after_help = import::EXAMPLES)]
+    #[command(after_long_help = import::EXAMPLES)]
     Import(import::Args),
 }
 
@@ -62,10 +62,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
     let preflight = engine::preflight(config, Timestamp::now).await?;
     let missing_files = missing_files(&preflight);
     let mut is_broken = false;
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic);
-    table_width(&mut table);
-    table.set_header(["message", "type", "theme", "file", "from", "overrides"]);
+    let mut table = Table::new(["message", "type", "theme", "file", "from", "overrides"]);
     for file in preflight.presentation.files() {
         is_broken |= file.broken.is_some();
         if json {
@@ -106,7 +103,7 @@ async fn list(config: &Config, json: bool) -> anyhow::Result<u8> {
         }
     }
     if !json {
-        print(&table.to_string());
+        table.print();
     }
     Ok(if is_broken || !missing_files.is_empty() { FAILED } else { OK })
 }

@@ -5,8 +5,15 @@ use std::path::PathBuf;
 use ace::config::Config;
 use ace_server::tokens::{Scope, TokenFile};
 use jiff::Timestamp;
+use serde_json::json;
 
+use super::tables::{Table, time};
 use super::{OK, inform, print};
+
+pub const EXAMPLES: &str = "Examples:
+  ace token create lms --scope send,read
+  ace token list
+  ace token revoke lms";
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -46,14 +53,19 @@ pub fn run(config: &Config, args: Args, json: bool) -> anyhow::Result<u8> {
             print(&secret);
         }
         Command::List => {
+            let mut table = Table::new(["name", "scopes", "created"]);
             for token in tokens.list()? {
                 let scopes: Vec<String> =
                     token.scopes.iter().map(|scope| format!("{scope:?}").to_lowercase()).collect();
-                print(&if json {
-                    serde_json::json!({"name": token.name, "scopes": scopes, "created": token.created}).to_string()
+                let line = json!({"name": token.name, "scopes": scopes, "created": token.created});
+                if json {
+                    print(&line.to_string());
                 } else {
-                    format!("{:<24}  {:<20}  {}", token.name, scopes.join(","), token.created)
-                });
+                    table.add_row([token.name, scopes.join(", "), time(&line["created"])]);
+                }
+            }
+            if !json {
+                table.print();
             }
         }
         Command::Revoke { name } => tokens.revoke(&name)?,

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use ace::config::Config;
-use comfy_table::{Table, presets};
 
 use super::{bytes, duration};
+use crate::commands::tables::Table;
 use crate::commands::{OK, print};
 use crate::kit::bench::{Measured, measure};
 use crate::kit::case;
@@ -50,39 +50,42 @@ pub async fn run(config: &Config, args: &Args, json: bool) -> anyhow::Result<u8>
     if json {
         measured.iter().try_for_each(|m| serde_json::to_string(m).map(|text| print(&text)))?
     } else {
-        print(&table(&measured))
+        show(&measured)
     }
     Ok(OK)
 }
 
-/// A table with a column for each build, and one for the change from the first to the last.
-fn table(measured: &[Measured]) -> String {
-    let mut table = Table::new();
-    table.load_preset(presets::UTF8_HORIZONTAL_ONLY);
-    let mut header = vec![String::new()];
-    header.extend(measured.iter().map(|m| format!("{}\n{}", m.file.display(), m.revision)));
-    if measured.len() > 1 {
-        header.push("change".to_owned());
-    }
-    table.set_header(header);
-    let mut row = |name: &str, figure: fn(&Measured) -> f64, format: fn(&Measured) -> String| {
-        let mut cells = vec![name.to_owned()];
-        cells.extend(measured.iter().map(format));
-        if let [before, .., after] = measured {
-            let (before, after) = (figure(before), figure(after));
-            let percent =
-                if before > 0.0 { format!("{:+.0} %", (after / before - 1.0) * 100.0) } else { String::new() };
-            cells.push(percent);
-        }
-        table.add_row(cells);
+/// Prints the figures of a build, or of two and the change.
+fn show(measured: &[Measured]) {
+    let [first, .., last] = measured else {
+        // One build needs no comparison.
+        let mut table = Table::new(["", ""]);
+        let builds = |m: &Measured| [m.file.display().to_string(), m.revision.clone()];
+        measured.iter().for_each(|m| table.add_row(builds(m)));
+        measured.iter().for_each(|m| FIGURES.iter().for_each(|(name, _, format)| table.add_row([*name, &format(m)])));
+        return table.print();
     };
-    row("size", |m| m.bytes as f64, |m| bytes(m.bytes));
-    row("compile", |m| m.compile.as_secs_f64(), |m| duration(m.compile));
-    row("instantiate p50", |m| m.instantiate.p50.as_secs_f64(), |m| duration(m.instantiate.p50));
-    row("instantiate p99", |m| m.instantiate.p99.as_secs_f64(), |m| duration(m.instantiate.p99));
-    row("call p50", |m| m.call.p50.as_secs_f64(), |m| duration(m.call.p50));
-    row("call p99", |m| m.call.p99.as_secs_f64(), |m| duration(m.call.p99));
-    row("memory", |m| m.memory_bytes as f64, |m| bytes(m.memory_bytes as u64));
-    row("host calls", |m| m.host_calls as f64, |m| m.host_calls.to_string());
-    table.to_string()
+    let mut table = Table::new(["", "against", "now", "change"]);
+    let name = |m: &Measured| format!("{}\n{}", m.file.display(), m.revision);
+    table.add_row([String::new(), name(first), name(last), String::new()]);
+    for (name, figure, format) in FIGURES {
+        let (before, after) = (figure(first), figure(last));
+        let percent = if before > 0.0 { format!("{:+.0} %", (after / before - 1.0) * 100.0) } else { String::new() };
+        table.add_row([name.to_owned(), format(first), format(last), percent]);
+    }
+    table.print();
 }
+
+/// A figure of a build: its name, its value, and how it is shown.
+type Figure = (&'static str, fn(&Measured) -> f64, fn(&Measured) -> String);
+
+const FIGURES: [Figure; 8] = [
+    ("size", |m| m.bytes as f64, |m| bytes(m.bytes)),
+    ("compile", |m| m.compile.as_secs_f64(), |m| duration(m.compile)),
+    ("instantiate p50", |m| m.instantiate.p50.as_secs_f64(), |m| duration(m.instantiate.p50)),
+    ("instantiate p99", |m| m.instantiate.p99.as_secs_f64(), |m| duration(m.instantiate.p99)),
+    ("call p50", |m| m.call.p50.as_secs_f64(), |m| duration(m.call.p50)),
+    ("call p99", |m| m.call.p99.as_secs_f64(), |m| duration(m.call.p99)),
+    ("memory", |m| m.memory_bytes as f64, |m| bytes(m.memory_bytes as u64)),
+    ("host calls", |m| m.host_calls as f64, |m| m.host_calls.to_string()),
+];

@@ -12,7 +12,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{author_config, block, bytes, duration};
 use crate::commands::client::{Client, Server};
 use crate::commands::explain::verdict;
-use crate::commands::send::detail;
 use crate::commands::{OK, inform, print};
 use crate::kit::KitError;
 use crate::kit::build::Project;
@@ -207,7 +206,7 @@ async fn decision(client: &Client, case: &Case) -> anyhow::Result<Value> {
     let report: Report = serde_json::from_value(response["report"].clone())?;
     let policies = report.policies.iter().map(|policy| (policy.policy.clone(), verdict(policy).into()));
     let channels = report.channels.iter().map(|channel| {
-        let text = format!("{} {}", channel.outcome.state(), detail(channel));
+        let text = format!("{} {}", channel.outcome.state(), channel.detail());
         (channel.channel_type.clone(), text.trim_end().into())
     });
     Ok(json!({
