@@ -349,7 +349,7 @@ async fn maintain(api: Arc<Api>) -> Result<(), String> {
             stored = enforced;
         }
         if let Some(tokens) = &api.tokens {
-            tokens.refresh();
+            tokens.refresh(api.ace.now());
         }
         monitoring::digest::log_due();
         if let Some(metrics) = &api.metrics {

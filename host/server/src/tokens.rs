@@ -1,14 +1,16 @@
 //! Bearer tokens of the HTTP API: 256 random bits each. Only their hashes are stored, in a file that `ace token` writes and the
 //! server reloads when it changes.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use data_encoding::HEXLOWER;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
@@ -53,6 +55,33 @@ pub struct Token {
     pub created: Timestamp,
     /// SHA-256 of the token, in hexadecimal. With 256 random bits there is nothing to guess, so no slow hash is needed.
     pub sha256: String,
+    /// When it stops being valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// The secret before the last rotation, while it is still valid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<Previous>,
+}
+
+/// The secret that a rotation replaced. Each token has at most one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Previous {
+    /// Its SHA-256, in hexadecimal.
+    pub sha256: String,
+    /// When it stops being valid.
+    pub expires: Timestamp,
+}
+
+/// Why a secret is not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TokenFault {
+    /// The request has no token.
+    Missing,
+    /// No token has this secret.
+    Unknown,
+    /// It was valid once.
+    Expired,
 }
 
 /// Random bytes of a token: 256 bits cannot be guessed.
@@ -112,7 +141,13 @@ impl TokenFile {
     ///
     /// # Errors
     /// The name is invalid or exists, the file cannot be read or written, or there are no random bytes.
-    pub fn create(&self, name: &str, scopes: Vec<Scope>, now: Timestamp) -> Result<String, TokenError> {
+    pub fn create(
+        &self,
+        name: &str,
+        scopes: Vec<Scope>,
+        expires: Option<Timestamp>,
+        now: Timestamp,
+    ) -> Result<String, TokenError> {
         let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
         if !(1..=100).contains(&name.len()) || !name.chars().all(is_allowed) {
             return Err(TokenError::Name(name.to_owned()));
@@ -121,12 +156,51 @@ impl TokenFile {
         if tokens.iter().any(|token| token.name == name) {
             return Err(TokenError::Exists(name.to_owned()));
         }
-        let mut random = [0; TOKEN_BYTES];
-        getrandom::fill(&mut random).map_err(TokenError::NoRandomness)?;
-        let secret = format!("ace_{}", URL_SAFE_NO_PAD.encode(random));
-        tokens.push(Token { name: name.to_owned(), scopes, created: now, sha256: digest(&secret) });
+        let (secret, sha256) = secret()?;
+        tokens.push(Token { name: name.to_owned(), scopes, created: now, sha256, expires, previous: None });
         self.write(tokens)?;
         Ok(secret)
+    }
+
+    /// Replaces the secret of a token and returns the new one. The one before stays valid until a time, or until the next rotation.
+    /// Without `expires`, the token stays valid as long as before.
+    ///
+    /// # Errors
+    /// There is no such token, the file cannot be read or written, or there are no random bytes.
+    pub fn rotate(
+        &self,
+        name: &str,
+        previous_until: Timestamp,
+        expires: Option<Timestamp>,
+    ) -> Result<String, TokenError> {
+        let mut tokens = self.list()?;
+        let Some(token) = tokens.iter_mut().find(|token| token.name == name) else {
+            return Err(unknown(name, &tokens));
+        };
+        let (secret, sha256) = secret()?;
+        let previous = Previous { sha256: std::mem::replace(&mut token.sha256, sha256), expires: previous_until };
+        token.previous = Some(previous);
+        token.expires = expires.or(token.expires);
+        self.write(tokens)?;
+        Ok(secret)
+    }
+
+    /// When each token was used last, as the server wrote it: about a minute late. Tokens that were never used are missing.
+    pub fn last_uses(&self) -> BTreeMap<String, Timestamp> {
+        let text = std::fs::read_to_string(self.uses_path()).unwrap_or_default();
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
+    /// The file of last uses, beside the tokens, so that the server never writes what `ace token` writes.
+    fn uses_path(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".uses");
+        name.into()
+    }
+
+    fn write_uses(&self, uses: &BTreeMap<String, Timestamp>) -> std::io::Result<()> {
+        let text = serde_json::to_string_pretty(uses)? + "\n";
+        files::replace_linked(&self.uses_path(), text.as_bytes(), Readers::Only(Access::default()))
     }
 
     /// Revokes a token.
@@ -138,8 +212,7 @@ impl TokenFile {
         let before = tokens.len();
         tokens.retain(|token| token.name != name);
         if tokens.len() == before {
-            let nearest = ace::message::nearest(name, tokens.iter().map(|t| t.name.as_str())).map(str::to_owned);
-            return Err(TokenError::Unknown { name: name.to_owned(), nearest });
+            return Err(unknown(name, &tokens));
         }
         self.write(tokens)
     }
@@ -160,32 +233,94 @@ fn digest(secret: &str) -> String {
     HEXLOWER.encode(&Sha256::digest(secret))
 }
 
+/// A new secret, and its hash.
+fn secret() -> Result<(String, String), TokenError> {
+    let mut random = [0; TOKEN_BYTES];
+    getrandom::fill(&mut random).map_err(TokenError::NoRandomness)?;
+    let secret = format!("ace_{}", URL_SAFE_NO_PAD.encode(random));
+    let hash = digest(&secret);
+    Ok((secret, hash))
+}
+
+fn unknown(name: &str, tokens: &[Token]) -> TokenError {
+    let nearest = ace::message::nearest(name, tokens.iter().map(|t| t.name.as_str())).map(str::to_owned);
+    TokenError::Unknown { name: name.to_owned(), nearest }
+}
+
 /// The tokens that a running server accepts.
 pub(crate) struct Tokens {
     file: TokenFile,
-    current: ArcSwap<(Option<FileStamp>, Vec<Token>)>,
+    current: ArcSwap<(Option<FileStamp>, Vec<Accepted>)>,
+    /// What was written of their uses, and when.
+    written: Mutex<(BTreeMap<String, Timestamp>, Timestamp)>,
 }
+
+/// A token, and when it was used last, in seconds; 0 if it was not. A request stores it in memory only.
+struct Accepted {
+    token: Token,
+    used: Arc<AtomicI64>,
+}
+
+/// How often the last uses are written.
+const USE_INTERVAL: SignedDuration = SignedDuration::from_secs(60);
 
 impl Tokens {
     /// Reads the file.
     pub(crate) fn load(path: &Path) -> Result<Self, TokenError> {
         let file = TokenFile::new(path);
-        let current = (FileStamp::of(path), file.list()?);
-        Ok(Tokens { file, current: ArcSwap::from_pointee(current) })
+        let uses = file.last_uses();
+        let used = |name: &str| Arc::new(AtomicI64::new(uses.get(name).map_or(0, |at| at.as_second())));
+        let accepted = file.list()?.into_iter().map(|token| Accepted { used: used(&token.name), token }).collect();
+        let current = ArcSwap::from_pointee((FileStamp::of(path), accepted));
+        Ok(Tokens { file, current, written: Mutex::new((uses, Timestamp::UNIX_EPOCH)) })
     }
 
-    /// Reloads the file if it has changed. If it cannot be read, the previous tokens stay valid and the error is logged.
-    pub(crate) fn refresh(&self) {
-        let now = FileStamp::of(&self.file.path);
-        if self.current.load().0 == now {
+    /// Reloads the file if it has changed, and writes the last uses if they have changed and it is time. If the file cannot be read,
+    /// the previous tokens stay valid and the error is logged.
+    pub(crate) fn refresh(&self, now: Timestamp) {
+        self.write_uses(now);
+        let stamp = FileStamp::of(&self.file.path);
+        let before = self.current.load();
+        if before.0 == stamp {
             return;
         }
         match self.file.list() {
             Ok(tokens) => {
                 tracing::info!(tokens = tokens.len(), "The tokens were reloaded.");
-                self.current.store(Arc::new((now, tokens)));
+                let used = |token: &Token| {
+                    let same =
+                        before.1.iter().find(|one| one.token.name == token.name && one.token.created == token.created);
+                    same.map_or_else(|| Arc::new(AtomicI64::new(0)), |one| one.used.clone())
+                };
+                let accepted = tokens.into_iter().map(|token| Accepted { used: used(&token), token }).collect();
+                self.current.store(Arc::new((stamp, accepted)));
             }
             Err(error) => tracing::error!("The tokens could not be reloaded; the previous ones stay valid: {error}"),
+        }
+    }
+
+    fn write_uses(&self, now: Timestamp) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let (before, at) = &*written;
+        // A clock that was set back must not stop this.
+        if now.duration_since(*at).abs() < USE_INTERVAL {
+            return;
+        }
+        let used = |one: &Accepted| match one.used.load(Ordering::Relaxed) {
+            0 => None,
+            second => Some((one.token.name.clone(), Timestamp::from_second(second).ok()?)),
+        };
+        let uses: BTreeMap<String, Timestamp> = self.current.load().1.iter().filter_map(used).collect();
+        if uses == *before {
+            return;
+        }
+        match self.file.write_uses(&uses) {
+            Ok(()) => *written = (uses, now),
+            Err(error) => {
+                let file = self.file.uses_path();
+                tracing::warn!("The last uses of tokens could not be written to {}: {error}", file.display());
+                written.1 = now;
+            }
         }
     }
 
@@ -195,12 +330,31 @@ impl Tokens {
     }
 
     /// The name and scopes of a token. Compares it with every stored hash, in constant time.
-    pub(crate) fn bearer(&self, secret: &str) -> Option<(String, Vec<Scope>)> {
+    pub(crate) fn bearer(&self, secret: &str, now: Timestamp) -> Result<(String, Vec<Scope>), TokenFault> {
+        self.find(secret, now, |one| (one.token.name.clone(), one.token.scopes.clone()))
+    }
+
+    /// As [`Tokens::bearer`], and notes that the token was used.
+    pub(crate) fn used(&self, secret: &str, now: Timestamp) -> Result<(String, Vec<Scope>), TokenFault> {
+        self.find(secret, now, |one| {
+            one.used.store(now.as_second(), Ordering::Relaxed);
+            (one.token.name.clone(), one.token.scopes.clone())
+        })
+    }
+
+    fn find<T>(&self, secret: &str, now: Timestamp, take: impl Fn(&Accepted) -> T) -> Result<T, TokenFault> {
         let hash = digest(secret);
-        let mut found = None;
-        for token in &self.current.load().1 {
-            if bool::from(token.sha256.as_bytes().ct_eq(hash.as_bytes())) {
-                found = Some((token.name.clone(), token.scopes.clone()));
+        let is_same = |sha256: &str| bool::from(sha256.as_bytes().ct_eq(hash.as_bytes()));
+        let is_over = |expires: Option<Timestamp>| expires.is_some_and(|expires| expires <= now);
+        let mut found = Err(TokenFault::Unknown);
+        for one in &self.current.load().1 {
+            let token = &one.token;
+            let previous = token.previous.as_ref();
+            let is_current = is_same(&token.sha256);
+            let was_current = previous.is_some_and(|previous| is_same(&previous.sha256));
+            if is_current || was_current {
+                let is_expired = is_over(token.expires) || (was_current && is_over(previous.map(|one| one.expires)));
+                found = if is_expired { Err(TokenFault::Expired) } else { Ok(take(one)) };
             }
         }
         found
@@ -208,50 +362,4 @@ impl Tokens {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::SystemTime;
-
-    use super::*;
-
-    fn now() -> Timestamp {
-        Timestamp::from_second(1_000).expect("in range")
-    }
-
-    #[test]
-    fn a_token_is_printed_once_and_only_its_hash_is_stored() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("tokens.json");
-        let file = TokenFile::new(&path);
-        let secret = file.create("lms", vec![Scope::Send, Scope::Read], now()).expect("made");
-        assert!(secret.starts_with("ace_") && secret.len() == 47, "{secret}");
-        assert!(!std::fs::read_to_string(&path).expect("there").contains(&secret[4..]));
-        use std::os::unix::fs::PermissionsExt;
-        assert_eq!(std::fs::metadata(&path).expect("there").permissions().mode() & 0o777, 0o600);
-
-        let tokens = Tokens::load(&path).expect("a valid file");
-        assert_eq!(tokens.bearer(&secret), Some(("lms".to_owned(), vec![Scope::Send, Scope::Read])));
-        assert_eq!(tokens.bearer("ace_AAAA"), None);
-        assert!(matches!(file.create("lms", vec![], now()), Err(TokenError::Exists(_))));
-        assert!(matches!(file.create("a b", vec![], now()), Err(TokenError::Name(_))));
-    }
-
-    #[test]
-    fn a_revoked_token_is_rejected() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = folder.path().join("tokens.json");
-        let file = TokenFile::new(&path);
-        let secret = file.create("lms", vec![Scope::Send], now()).expect("made");
-        let tokens = Tokens::load(&path).expect("a valid file");
-        let unknown = file.revoke("lsm").expect_err("no such token");
-        assert_eq!(unknown.to_string(), "there is no token \"lsm\"; did you mean \"lms\"?");
-        file.revoke("lms").expect("revoked");
-        std::fs::File::open(&path).expect("there").set_modified(SystemTime::UNIX_EPOCH).expect("changed");
-        tokens.refresh();
-        assert_eq!(tokens.bearer(&secret), None);
-
-        std::fs::write(&path, "{\"tokens\": [{\"nam\": 1}]}").expect("written");
-        tokens.refresh();
-        let error = file.list().expect_err("damaged").to_string();
-        assert!(error.contains("tokens.json: ") && error.contains("nam"), "{error}");
-    }
-}
+mod tests;

@@ -105,3 +105,40 @@ fn without_tokens_only_loopback_addresses_are_allowed() {
     let home = super::home(TOKENS);
     home.ace(&["serve"]).run().code(2).says("ace token create NAME --scope send");
 }
+
+#[tokio::test]
+async fn a_wrong_token_is_told_from_a_missing_and_an_expired_one() {
+    let home = home(TOKENS);
+    let old = token(&home, "lms", "read");
+    let over = home.ace(&["token", "create", "old", "--scope", "read", "--expires", "2020-01-01T00:00:00Z"]).run().ok();
+    let rotated = home.ace(&["token", "rotate", "lms", "--overlap", "1h"]).run().ok();
+    rotated.says("a new secret for lms");
+    let server = Server::start(&home);
+    for (secret, kind, challenge) in [
+        (None, "unauthorized", "Bearer"),
+        (Some("ace_nonsense"), "wrong-token", "Bearer error=\"invalid_token\""),
+        (Some(over.stdout.trim()), "expired-token", "Bearer error=\"invalid_token\""),
+    ] {
+        let request = server.request(Method::GET, "/v1/queue");
+        let request = secret.iter().fold(request, |request, secret| request.bearer_auth(secret));
+        let response = request.send().await.expect("answered");
+        assert_eq!(response.status(), StatusCode::UNAUTHORIZED);
+        assert_eq!(response.headers()["www-authenticate"], challenge);
+        let problem: serde_json::Value = response.json().await.expect("JSON");
+        assert_eq!(problem["type"], kind, "{problem}");
+    }
+    for secret in [old.as_str(), rotated.stdout.trim()] {
+        let asked = home.ace(&["queue", "--server", &server.url]).env("ACE_SERVER_TOKEN", secret).run();
+        asked.ok();
+    }
+    let ask = |secret| home.ace(&["queue", "--server", &server.url]).env("ACE_SERVER_TOKEN", secret).run().code(2);
+    ask("ace_nonsense").says("the token is wrong or was revoked");
+    ask(over.stdout.trim()).says("the token has expired");
+    home.ace(&["queue", "--server", &server.url]).run().code(2).says("a bearer token is required");
+    let used = wait_for("the last use", || {
+        let listed = home.ace(&["token", "list", "--json"]).run().ok().lines();
+        listed.into_iter().find(|one| one["name"] == "lms" && one["last_used"].is_string())
+    });
+    assert!(used["old_secret_until"].is_string(), "{used}");
+    home.ace(&["token", "rotate", "lms", "--overlap", "soon"]).run().code(2).says("neither a time");
+}

@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use super::Api;
 use super::problem::ApiError;
 use super::slots::ClientKind;
-use crate::tokens::{Scope, Tokens};
+use crate::tokens::{Scope, TokenFault, Tokens};
 
 /// Requires the scope `send`.
 pub(super) async fn may_send(state: State<Arc<Api>>, request: Request, next: Next) -> Response {
@@ -43,7 +43,8 @@ async fn guard(State(api): State<Arc<Api>>, scopes: &[Scope], request: Request, 
 
 fn admit(api: &Api, scopes: &[Scope], headers: &HeaderMap) -> Result<(), ApiError> {
     let Some(tokens) = &api.tokens else { return api.rates.count("") };
-    let (name, granted) = bearer(headers).and_then(|secret| tokens.bearer(secret)).ok_or(ApiError::Unauthorized)?;
+    let used = bearer(headers).map(|secret| tokens.used(secret, api.ace.now()));
+    let (name, granted) = used.unwrap_or(Err(TokenFault::Missing)).map_err(ApiError::Unauthorized)?;
     api.rates.count(&name)?;
     if scopes.iter().any(|scope| granted.contains(scope)) {
         return Ok(());
@@ -58,7 +59,8 @@ fn admit(api: &Api, scopes: &[Scope], headers: &HeaderMap) -> Result<(), ApiErro
 
 /// What the client of a request may use connection slots for.
 pub(super) fn client_kind(api: &Api, request: &Request) -> ClientKind {
-    let has_token = |tokens: &Tokens| bearer(request.headers()).and_then(|secret| tokens.bearer(secret)).is_some();
+    let secret = || bearer(request.headers());
+    let has_token = |tokens: &Tokens| secret().is_some_and(|secret| tokens.bearer(secret, api.ace.now()).is_ok());
     match request.uri().path() {
         "/healthz" | "/readyz" => ClientKind::Probe,
         _ if api.tokens.as_ref().is_some_and(has_token) => ClientKind::Bearer,
@@ -68,7 +70,8 @@ pub(super) fn client_kind(api: &Api, request: &Request) -> ClientKind {
 
 /// Whether a response may contain names and reasons: the client has the scope `read`, or no token is required.
 pub(super) fn may_see_details(api: &Api, headers: &HeaderMap) -> bool {
-    let granted = |tokens: &Tokens| bearer(headers).and_then(|secret| tokens.bearer(secret)).map(|(_, scopes)| scopes);
+    let known = |tokens: &Tokens| bearer(headers).and_then(|secret| tokens.bearer(secret, api.ace.now()).ok());
+    let granted = |tokens: &Tokens| known(tokens).map(|(_, scopes)| scopes);
     api.tokens.as_ref().is_none_or(|tokens| granted(tokens).is_some_and(|scopes| scopes.contains(&Scope::Read)))
 }
 

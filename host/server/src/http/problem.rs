@@ -8,6 +8,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::intake::IntakeError;
+use crate::tokens::TokenFault;
 
 /// Seconds after which a client may retry if the store is unavailable.
 const RETRY_AFTER_S: u64 = 5;
@@ -48,7 +49,7 @@ pub(super) enum ApiError {
     Invalid(FieldErrors),
     /// A part of the request is invalid: its name, and why.
     BadRequest(String),
-    Unauthorized,
+    Unauthorized(TokenFault),
     /// A plugin did not accept the sender of feedback.
     NotVouchedFor,
     /// The token lacks this scope.
@@ -89,7 +90,7 @@ impl ApiError {
         match self {
             ApiError::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             ApiError::BadRequest(_) => StatusCode::BAD_REQUEST,
-            ApiError::Unauthorized | ApiError::NotVouchedFor => StatusCode::UNAUTHORIZED,
+            ApiError::Unauthorized(_) | ApiError::NotVouchedFor => StatusCode::UNAUTHORIZED,
             ApiError::Forbidden(_) | ApiError::Refused(..) => StatusCode::FORBIDDEN,
             ApiError::NotFound(_) => StatusCode::NOT_FOUND,
             ApiError::NoMethod => StatusCode::METHOD_NOT_ALLOWED,
@@ -113,8 +114,9 @@ impl ApiError {
                 ("invalid-message", detail, errors.0.into_iter().map(InvalidField::from).collect())
             }
             ApiError::BadRequest(why) => ("bad-request", why, Vec::new()),
-            ApiError::Unauthorized => {
-                ("unauthorized", "a bearer token is required; `ace token create` creates one".to_owned(), Vec::new())
+            ApiError::Unauthorized(fault) => {
+                let (kind, why) = of_token(fault);
+                (kind, why.to_owned(), Vec::new())
             }
             ApiError::NotVouchedFor => {
                 ("feedback-refused", "the plugin did not accept the sender of the request".to_owned(), Vec::new())
@@ -149,18 +151,32 @@ impl ApiError {
     }
 }
 
+/// The kind of the problem of a token, and what to do.
+fn of_token(fault: TokenFault) -> (&'static str, &'static str) {
+    match fault {
+        TokenFault::Missing => ("unauthorized", "a bearer token is required; `ace token create` creates one"),
+        TokenFault::Unknown => {
+            ("wrong-token", "the token is wrong or was revoked; `ace token list` names those that are valid")
+        }
+        TokenFault::Expired => ("expired-token", "the token has expired; `ace token rotate` replaces it"),
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, is_coding) = (self.status(), matches!(self, ApiError::ContentCoding(_)));
-        let wants_token = matches!(self, ApiError::Unauthorized);
+        // RFC 6750, 3.1: a request without a token gets no error code.
+        let challenge = match self {
+            ApiError::Unauthorized(TokenFault::Missing) => Some("Bearer"),
+            ApiError::Unauthorized(_) => Some("Bearer error=\"invalid_token\""),
+            _ => None,
+        };
         let problem = self.problem();
         let body = serde_json::to_vec(&problem).unwrap_or_default();
         let mut response = (status, [(header::CONTENT_TYPE, "application/problem+json")], body).into_response();
         let headers = response.headers_mut();
+        headers.extend(challenge.map(|challenge| (header::WWW_AUTHENTICATE, HeaderValue::from_static(challenge))));
         match status {
-            StatusCode::UNAUTHORIZED if wants_token => {
-                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            }
             // RFC 9110, 15.5.16: name what is accepted.
             StatusCode::UNSUPPORTED_MEDIA_TYPE if is_coding => {
                 headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
