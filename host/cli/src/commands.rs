@@ -8,6 +8,7 @@ mod client;
 mod explain;
 mod feedback;
 mod import;
+mod kv;
 mod plugin;
 mod plugins;
 mod remote;
@@ -132,7 +133,8 @@ enum Command {
     /// Show depth, age and throughput of a running server's queue
     Queue(remote::QueueArgs),
     /// Read and write key-value entries of a running server
-    Kv(remote::KvArgs),
+    #[command(after_long_help = kv::EXAMPLES)]
+    Kv(kv::Args),
     /// Read and write the addresses to which a running server sends nothing
     #[command(after_long_help = suppressions::EXAMPLES)]
     Suppressions(suppressions::Args),
@@ -246,7 +248,7 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         Command::Batches(args) => batches::run(args, json).await,
         Command::Messages(args) => remote::messages(args, json).await,
         Command::Queue(args) => remote::queue(args, json).await,
-        Command::Kv(args) => remote::kv(args).await,
+        Command::Kv(args) => kv::run(args, json).await,
         Command::Suppressions(args) => suppressions::run(args, json).await,
         Command::Feedback(args) => feedback::run(args).await,
         Command::Erase(args) => remote::erase(args, json).await,

@@ -139,6 +139,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .routes(routes!(messages::list))
         .routes(routes!(batches::list))
         .routes(routes!(keyvalue::get))
+        .routes(routes!(keyvalue::list))
         .routes(routes!(suppressions::list))
         .routes(routes!(suppressions::get))
         .routes(routes!(plugins::list))

@@ -33,6 +33,7 @@ async fn each_route_requires_its_scope() {
         (Method::GET, "/v1/events".to_owned(), "read"),
         (Method::GET, "/v1/plugins/none".to_owned(), "read"),
         (Method::GET, "/v1/keyvalue/b/k".to_owned(), "read"),
+        (Method::GET, "/v1/keyvalue/b".to_owned(), "read"),
         (Method::PUT, "/v1/keyvalue/b/k".to_owned(), "admin"),
         (Method::DELETE, "/v1/keyvalue/b/k".to_owned(), "admin"),
         (Method::POST, "/v1/keyvalue".to_owned(), "admin"),

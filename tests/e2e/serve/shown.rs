@@ -60,6 +60,28 @@ async fn shadow_mode_is_marked_everywhere() {
 }
 
 #[tokio::test]
+async fn entries_are_listed_exported_and_imported() {
+    let home = home("");
+    let server = Server::start(&home);
+    let kv = |arguments: &[&str]| home.ace(&[&["kv"], arguments, &["--server", &server.url]].concat()).run();
+    let lines: String =
+        (0..250).map(|n| json!({"bucket": "b", "key": format!("k{n:03}"), "value": [n]}).to_string() + "\n").collect();
+    home.file("in.ndjson", &lines);
+    assert_eq!(kv(&["import", "in.ndjson"]).ok().stdout, "250 entries\n");
+    kv(&["set", "b", "k249", "of words"]).ok();
+    let listed = shown(&home, &server, &["kv", "list", "b", "--limit", "2"]);
+    assert_eq!(listed, "KEY   VALUE\nk000  [0]\nk001  [1]\n");
+    let exported = kv(&["export", "b"]).ok();
+    assert_eq!(exported.lines().len(), 250);
+    assert_eq!(exported.lines()[249], json!({"bucket": "b", "key": "k249", "value": "of words"}));
+    home.file("out.ndjson", exported.stdout.replace("\"bucket\":\"b\"", "\"bucket\":\"c\""));
+    assert_eq!(kv(&["load", "out.ndjson"]).ok().stdout, "250 entries\n");
+    assert_eq!(kv(&["list", "c", "--json", "--limit", "1000"]).ok().lines().len(), 250);
+    assert_eq!(kv(&["get", "c", "k007"]).ok().stdout, "[7]\n");
+    assert_eq!(server.get("/v1/keyvalue/b?limit=3&cursor=k246").await.1["next"], Value::Null);
+}
+
+#[tokio::test]
 async fn lists_fit_80_columns() {
     let home = home("");
     let server = Server::start(&home);

@@ -1,20 +1,15 @@
-//! Commands for a running server: `ace reload`, `messages`, `queue`, `kv`, `erase`.
-
-use std::io::{IsTerminal, Read};
-use std::path::PathBuf;
+//! Commands for a running server: `ace reload`, `messages`, `queue`, `erase`.
 
 use jiff::{SignedDuration, Timestamp};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::client::{Client, NDJSON, Server, path};
+use super::client::{Client, Server};
 use super::tables::{Table, text, time};
-use super::{OK, counted, print, print_raw, timeline};
+use super::{OK, counted, print, timeline};
 
 /// The number of listed messages without `--limit`.
 const LISTED: u64 = 50;
-/// Bytes of a piece of a file.
-const PIECE: u64 = 64 * 1024;
 
 #[derive(clap::Args)]
 pub struct ReloadArgs {
@@ -216,78 +211,6 @@ fn show_destinations(destinations: &[Value]) {
     }
     print("");
     table.print();
-}
-
-#[derive(clap::Args)]
-pub struct KvArgs {
-    #[command(subcommand)]
-    command: KvCommand,
-
-    #[command(flatten)]
-    server: Server,
-}
-
-#[derive(clap::Subcommand)]
-enum KvCommand {
-    /// Print the value of a key
-    Get { bucket: String, key: String },
-    /// Set the value of a key
-    Set {
-        bucket: String,
-        key: String,
-        value: String,
-        /// Expire it after this many seconds
-        #[arg(long, value_name = "SECONDS")]
-        ttl: Option<u64>,
-    },
-    /// Delete a key
-    Delete { bucket: String, key: String },
-    /// Load entries from an NDJSON file, one {"bucket": …, "key": …, "value": …} per line
-    Load { file: PathBuf },
-}
-
-/// Reads and writes key-value entries of a running server.
-pub async fn kv(args: KvArgs) -> anyhow::Result<u8> {
-    let client = args.server.required()?;
-    let path = |bucket: &str, key: &str| path("/v1/keyvalue", [bucket, key]);
-    match args.command {
-        KvCommand::Get { bucket, key } => {
-            let response = client.send(client.request(Method::GET, &path(&bucket, &key))?).await?;
-            let value = response.text().await?;
-            if std::io::stdout().is_terminal() { print(&value) } else { print_raw(&value) }
-        }
-        KvCommand::Set { bucket, key, value, ttl } => {
-            let mut request = client.request(Method::PUT, &path(&bucket, &key))?;
-            request = request.header("content-type", "application/octet-stream").body(value);
-            if let Some(seconds) = ttl {
-                request = request.query(&[("ttl_ms", seconds.saturating_mul(1000))]);
-            }
-            client.send(request).await?;
-        }
-        KvCommand::Delete { bucket, key } => {
-            client.send(client.request(Method::DELETE, &path(&bucket, &key))?).await?;
-        }
-        KvCommand::Load { file } => {
-            let opened = tokio::fs::File::open(&file).await;
-            let opened = opened.map_err(|e| anyhow::anyhow!("{}: {e}", file.display()))?.into_std().await;
-            let request = client.request(Method::POST, "/v1/keyvalue")?;
-            let applied: Value = client.upload(request.header("content-type", NDJSON), pieces(file, opened)).await?;
-            print(&counted(applied["applied"].as_u64().unwrap_or_default(), "entry"));
-        }
-    }
-    Ok(OK)
-}
-
-/// The pieces of a file. An error names the file, and is the last item.
-fn pieces(name: PathBuf, mut file: std::fs::File) -> impl Iterator<Item = anyhow::Result<Vec<u8>>> + Send {
-    let mut is_over = false;
-    std::iter::from_fn(move || {
-        let mut piece = Vec::new();
-        let read = file.by_ref().take(PIECE).read_to_end(&mut piece);
-        let was_over = std::mem::replace(&mut is_over, read.as_ref().map_or(true, |n| *n == 0));
-        let piece = read.map(|_| piece).map_err(|e| anyhow::anyhow!("{}: {e}", name.display()));
-        Some(piece).filter(|piece| !was_over && !matches!(piece, Ok(piece) if piece.is_empty()))
-    })
 }
 
 #[derive(clap::Args)]

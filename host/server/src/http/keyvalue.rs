@@ -19,6 +19,9 @@ use super::problem::{ApiError, Problem};
 
 /// Entries of one request that are written at once.
 pub(super) const WRITING_MAX: usize = 128;
+/// The number of entries on a page by default, and the maximum.
+const PAGE: usize = 100;
+const PAGE_MAX: usize = 1000;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -39,11 +42,64 @@ pub(super) struct KeyvalueEntry {
     ttl_ms: Option<u64>,
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(super) struct KeyvalueQuery {
+    /// The cursor of the previous page (`next`).
+    cursor: Option<String>,
+    /// The maximum number of entries on a page: 100 by default, at most 1000.
+    limit: Option<usize>,
+}
+
+/// Some entries of a bucket, ordered by key.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyvaluePage {
+    entries: Vec<KeyvalueValue>,
+    /// The cursor of the next page; null on the last one.
+    next: Option<String>,
+}
+
+/// The value of a key.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct KeyvalueValue {
+    key: String,
+    /// The value; null if it is not text.
+    value: Option<String>,
+    /// The length of the value.
+    bytes: u64,
+}
+
 /// The result of a bulk request.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct Applied {
     /// Lines that were applied.
     pub applied: u64,
+}
+
+/// Lists the entries of a bucket that have not expired. Counters are entries, too.
+#[utoipa::path(get, path = "/v1/keyvalue/{bucket}", tag = "keyvalue",
+    params(("bucket" = String, Path), KeyvalueQuery), responses(
+    (status = 200, description = "A page of entries", body = KeyvaluePage),
+    (status = 422, description = "The bucket or cursor is invalid", body = Problem, content_type = "application/problem+json"),
+))]
+pub(super) async fn list(
+    State(api): State<Arc<Api>>,
+    Path(bucket): Path<String>,
+    Query(query): Query<KeyvalueQuery>,
+) -> Result<Json<KeyvaluePage>, ApiError> {
+    let (store, now) = (api.ace.keyvalue().clone(), api.ace.now());
+    let (after, limit) = (query.cursor.unwrap_or_default(), query.limit.unwrap_or(PAGE).min(PAGE_MAX));
+    let read = tokio::task::spawn_blocking(move || store.list(&bucket, &after, limit + 1, now));
+    let mut found = read.await.map_err(|e| ApiError::Internal(e.to_string()))??;
+    let is_last = found.len() <= limit;
+    found.truncate(limit);
+    let next = found.last().filter(|_| !is_last).map(|(key, _)| key.clone());
+    let entry = |(key, value): (String, Vec<u8>)| {
+        let bytes = value.len() as u64;
+        KeyvalueValue { key, value: String::from_utf8(value).ok(), bytes }
+    };
+    Ok(Json(KeyvaluePage { entries: found.into_iter().map(entry).collect(), next }))
 }
 
 /// Returns the value of a key.
