@@ -96,7 +96,7 @@ pub async fn run(args: Args, json: bool) -> anyhow::Result<u8> {
         if args.dry_run {
             return dry_run::run(&client, &kind(&args)?, recipients, args.sample, &bar).await;
         }
-        if let Some(address) = args.test_send {
+        if let Some(address) = args.test_send.clone() {
             return dry_run::test_send(&client, &kind(&args)?, recipients, address).await;
         }
     }

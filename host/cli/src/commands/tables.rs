@@ -1,6 +1,7 @@
 //! Tables for people. They fit the terminal, or 80 columns: columns that do not fit beside the others go on lines of their own below
 //! their row. Only text is wrapped, and only between words: a uuid, a name or a path can always be copied whole.
 
+use std::array::from_fn;
 use std::io::IsTerminal;
 
 use serde_json::Value;
@@ -15,7 +16,7 @@ const WIDTH: usize = 80;
 /// The least width of a table.
 const WIDTH_MIN: usize = 40;
 /// A column of text is at least this wide, unless all of it is shorter.
-const TEXT_WIDTH_MIN: usize = 16;
+const TEXT_WIDTH_MIN: usize = 32;
 /// Between columns.
 const GAP: usize = 2;
 /// Before the columns that go below their row.
@@ -106,8 +107,8 @@ impl<const N: usize> Table<N> {
             if has_colours {
                 lines[first..].iter_mut().for_each(|line| coloured(line));
             }
-            let below = self.header.iter().zip(row).skip(layout.beside);
-            lines.extend(below.filter(|(_, cell)| !is_nothing(cell)).flat_map(|(name, cell)| under(name, cell, width)));
+            let below = self.header.iter().zip(row).skip(layout.beside).filter(|(_, cell)| !is_nothing(cell));
+            lines.extend(under(below, width));
         }
         lines.join("\n")
     }
@@ -115,26 +116,28 @@ impl<const N: usize> Table<N> {
     fn layout(&self, width: usize) -> Layout<N> {
         let cells = |at: usize| self.rows.iter().map(move |row| row[at].as_str());
         let names = |at: usize| if self.has_header { self.header[at].width() } else { 0 };
-        let mut full = [0; N];
-        let mut least = [0; N];
-        for at in 0..N {
-            let floor = names(at).max(self.widths_min[at]);
-            full[at] = cells(at).flat_map(str::lines).map(UnicodeWidthStr::width).max().unwrap_or(0).max(floor);
-            let word = cells(at).flat_map(str::split_whitespace).map(UnicodeWidthStr::width).max().unwrap_or(0);
-            least[at] = word.max(TEXT_WIDTH_MIN).max(floor).min(full[at]);
-        }
+        let floor = |at: usize| names(at).max(self.widths_min[at]);
+        let full: [usize; N] = from_fn(|at| widest(cells(at).flat_map(str::lines)).max(floor(at)));
+        let least: [usize; N] = from_fn(|at| {
+            let word = widest(cells(at).flat_map(str::split_whitespace));
+            word.max(TEXT_WIDTH_MIN).max(floor(at)).min(full[at])
+        });
         let sum = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-        // All of them only if nothing goes below, because what goes below needs room.
         let beside = (1..=N).rev().find(|n| sum(&least[..*n]) <= width).unwrap_or(1);
         let mut widths = least;
         let mut room = width.saturating_sub(sum(&least[..beside]));
-        for at in 0..beside {
-            let more = room.min(full[at] - least[at]);
-            widths[at] += more;
+        for (width, full) in widths.iter_mut().zip(full).take(beside) {
+            let more = room.min(full - *width);
+            *width += more;
             room -= more;
         }
         Layout { beside, widths }
     }
+}
+
+/// The width of the widest of some texts.
+fn widest<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+    texts.map(UnicodeWidthStr::width).max().unwrap_or(0)
 }
 
 /// A cell that need not be shown below its row.
@@ -159,10 +162,20 @@ fn beside<const N: usize>(row: &[String; N], layout: &Layout<N>) -> Vec<String> 
     (0..height.max(1)).map(line).collect()
 }
 
-/// The lines of a cell below its row.
-fn under(name: &str, cell: &str, width: usize) -> Vec<String> {
-    let name = if name.is_empty() { String::new() } else { format!("{name}: ") };
-    let lines = wrapped(&format!("{name}{}", cell.replace('\n', ", ")), width.saturating_sub(INDENT).max(1));
+/// The lines of the cells below their row: as many on a line as fit.
+fn under<'a>(cells: impl Iterator<Item = (&'a &'static str, &'a String)>, width: usize) -> Vec<String> {
+    let width = width.saturating_sub(INDENT).max(1);
+    let mut lines: Vec<String> = Vec::new();
+    for (name, cell) in cells {
+        let cell = format!("{name}: {}", cell.replace('\n', ", "));
+        match lines.last_mut() {
+            Some(line) if line.width() + GAP + cell.width() <= width => {
+                line.push_str(&" ".repeat(GAP));
+                line.push_str(&cell);
+            }
+            _ => lines.extend(wrapped(&cell, width)),
+        }
+    }
     lines.into_iter().map(|line| format!("{}{line}", " ".repeat(INDENT))).collect()
 }
 
@@ -237,8 +250,8 @@ fn coloured(line: &mut String) {
         let word = cell.trim();
         if let Some((_, colour)) = COLOURS.iter().find(|(state, _)| *state == word) {
             let start = at + cell.find(word).unwrap_or(0);
-            let shown = format!("\x1b[{colour}m{word}\x1b[0m");
-            line.replace_range(start..start + word.len(), &shown);
+            let (end, shown) = (start + word.len(), format!("\x1b[{colour}m{word}\x1b[0m"));
+            line.replace_range(start..end, &shown);
             return;
         }
         at += cell.len() + 2;

@@ -56,7 +56,7 @@ pub async fn run(
     let (mut tally, mut asked) = (Tally::default(), FuturesUnordered::new());
     while let Some(row) = receiver.recv().await {
         match row {
-            Err(fault) => tally.add(Verdict::Faulty(FileFault::to_string(&fault))),
+            Err(fault) => tally.add(Verdict::Faulty(fault.to_string())),
             Ok((line, row)) => asked.push(ask(client, kind, line, row)),
         }
         if asked.len() == CONCURRENCY
