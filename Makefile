@@ -8,18 +8,18 @@ HOST := -p ace -p ace-server -p ace-address -p ace-django -p ace-store -p ace-si
 GUESTS := --workspace $(patsubst -p,--exclude,$(HOST))
 
 .DEFAULT_GOAL := help
-.PHONY: help build package dist quick plugins test-plugins examples languages demo test lint fixtures importing bench fuzz fuzz-check soak docs clean
+.PHONY: help build package dist quick plugins shipped test-plugins examples languages demo test lint fixtures importing bench fuzz fuzz-check soak docs clean
 
 help: ## List all targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-build: ## Build the host: target/release/ace
+build: shipped ## Build the host: target/release/ace
 	cargo build --release -p ace-cli
 
-package: build plugins ## Make packages of the release build: target/packages (a .deb, a tarball, checksums)
+package: build ## Make packages of the release build: target/packages (a .deb, a tarball, checksums)
 	packaging/build.sh target/release/ace target/packages
 
-dist: plugins ## Build the host for production, for glibc 2.28 and later (15 minutes): target/dist/ace, packages in target/dist-packages
+dist: shipped ## Build the host for production, for glibc 2.28 and later (15 minutes): target/dist/ace, packages in target/dist-packages
 	packaging/dist.sh
 
 quick: ## Run unit tests and lints of the host without optimization: seconds after an edit
@@ -29,6 +29,9 @@ quick: ## Run unit tests and lints of the host without optimization: seconds aft
 
 plugins: ## Build the plugins of this repository: target/plugins/NAME.wasm and NAME.toml
 	plugins/build.sh target/plugins
+
+shipped: plugins ## Copy the plugins and templates into the crate of the program, which contains them: host/cli/shipped
+	plugins/ship.sh target/plugins host/cli/shipped
 
 test-plugins: ## Build faulty plugins for the tests: target/test-plugins
 	plugins/build.sh target/test-plugins $(notdir $(wildcard tests/guests/*))
@@ -40,7 +43,7 @@ languages: ## Build plugins in every language for the tests, faulty ones and tho
 	plugins/examples/build.sh tests/languages target/test-plugins
 	plugins/examples/build.sh tests/compat/languages target/test-plugins tests/compat/wit-1.1.0
 
-demo: plugins ## Send sample messages through plugins into target/demo/outbox, with an unoptimized build: target/debug/ace
+demo: shipped ## Send sample messages through plugins into target/demo/outbox, with an unoptimized build: target/debug/ace
 	cargo build -p ace-cli --no-default-features
 	tests/demo/run.sh target/debug/ace
 
@@ -54,7 +57,7 @@ target/.tools: tests/apt.sh tests/venv.sh
 test: export PROPTEST_RNG_SEED = 1
 
 # The host and the guests are tested separately: together they would have other features, and wasmtime would be built twice.
-test: lint plugins test-plugins examples languages target/.tools ## Run everything that CI runs
+test: shipped lint test-plugins examples languages target/.tools ## Run everything that CI runs
 	target/venv/bin/python tests/fixtures/make.py --check
 	target/venv/bin/python tests/fixtures/record_http.py --check
 	target/venv/bin/python tests/fixtures/record_vendors.py --check
@@ -83,7 +86,7 @@ docs: ## Generate docs/wit.md, the reference of the plugin interface, from wit/
 	ACE_WRITE_DOCS=1 cargo test --release -p ace --test wit
 
 bench: export BENCH_PROFILE = dist
-bench: plugins test-plugins target/.tools ## Measure the build for production, and references in the same run; writes target/bench/summary.json
+bench: shipped test-plugins target/.tools ## Measure the build for production, and references in the same run; writes target/bench/summary.json
 	cargo bench --profile dist -p ace-cli --bench ace
 	cargo bench --profile dist -p ace-cli --bench presentation
 

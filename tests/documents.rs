@@ -93,8 +93,8 @@ const FIGURES: [(&str, &str, &str); 24] = [
 /// Info strings of shell blocks that a test runs, by page (`tests/e2e/documents.rs`, `tests/e2e/author.rs`). `make` blocks contain targets
 /// of the Makefile, which CI runs; `by hand` blocks are sketches with file names of the reader's own.
 const SHELL: [(&str, &[&str]); 6] = [
-    ("README.md", &["make", "demo"]),
-    ("docs/cli.md", &["demo"]),
+    ("README.md", &["make", "init", "demo"]),
+    ("docs/cli.md", &["init", "demo"]),
     ("docs/serving.md", &["serve", "request", "token"]),
     ("docs/authoring.md", &["tutorial", "by hand"]),
     ("docs/templates.md", &["import", "demo", "look"]),

@@ -80,9 +80,11 @@ const SERVER: [Row; 9] = [
     ("app", &["gauges", "events", "feedback", "http", "intake", "service", "tokens", "worker"]),
 ];
 
-const CLI: [Row; 2] = [
+const CLI: [Row; 3] = [
     // The command line prints what the library returns.
-    ("commands", &["kit"]),
+    ("commands", &["kit", "shipped"]),
+    // Data that build.rs embeds.
+    ("shipped", &[]),
     // The tools for plugin authors use one plugin at a time, and no engine.
     ("kit", &[]),
 ];

@@ -54,7 +54,8 @@ fn run(home: &Home, script: &str) -> String {
         shell.env_remove(variable);
     }
     shell.env("PATH", format!("{}:{}:{path}", home.path("bin").display(), ace.display()));
-    let output = shell.env("ACE_CONFIG", "target/demo/ace.toml").output().expect("a shell");
+    let demo = home.path("target/demo").exists().then_some(("ACE_CONFIG", "target/demo/ace.toml"));
+    let output = shell.envs(demo).output().expect("a shell");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{script}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");
@@ -68,6 +69,15 @@ fn the_commands_of_the_readme_work() {
     let said = run(&home, &script);
     for text in ["ace_demo.passwordreset", "the transactional channel of its type", "bulk_email_optout"] {
         assert!(said.contains(text), "{text:?} is not in:\n{said}");
+    }
+}
+
+#[test]
+fn a_new_folder_is_created_and_sends_as_the_pages_say() {
+    for page in ["README.md", "docs/cli.md"] {
+        let home = Home::empty();
+        run(&home, &blocks(page, "sh init").join("\n"));
+        assert_eq!(home.list("shop/outbox").len(), 1, "{page}");
     }
 }
 

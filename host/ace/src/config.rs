@@ -4,6 +4,7 @@
 //! configuration that has problems.
 
 mod authority;
+mod brand;
 mod compiling;
 pub(crate) mod credentials;
 mod decode;
@@ -23,6 +24,7 @@ mod relays;
 mod secrets;
 mod sending;
 mod serving;
+mod shipped;
 mod templates;
 mod tree;
 mod urls;
@@ -34,11 +36,13 @@ mod writable;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 pub use authority::{Authority, Host};
+pub use brand::{Brand, Color};
 pub use compiling::{Compile, Compiler};
 pub use credentials::{
     Apns, AwsSigv4, ClientAuthentication, Credential, CredentialKind, Hmac, HmacAlgorithm, KeyDerivation, KeyEncoding,
@@ -62,6 +66,7 @@ pub use sending::{
     Routing, Smtp, Tls,
 };
 pub use serving::{Events, Otlp, Queue, Server, ServerTls, Webhook};
+pub use shipped::{Shipped, ShippedFile, ShippedPlugin};
 pub use templates::{ROUTES_BYTES_MAX, Route, Routes, Tag, Templates};
 pub use urls::shared_domain;
 pub(crate) use urls::{covers, covers_anybody};
@@ -143,16 +148,15 @@ impl Config {
             Problems(vec![Problem { file: None, line: 0, variable: None, key: String::new(), message }])
         })?;
         let variables = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?)));
-        Config::read(&text, Some(file), variables).map(|config| Config { file_state, ..config })
+        let mut config = Config::read(&text, Some(file), variables)?;
+        config.file_state = file_state;
+        config.fixed.cache_dir = config.fixed.cache_dir.or_else(|| Some(default_cache_dir()));
+        Ok(config)
     }
 
-    /// The configuration without an ace.toml, for plugin authors: every default, and compiled plugins are stored in the cache folder
-    /// of the user.
+    /// The configuration without an ace.toml, for plugin authors: every default.
     pub fn without_file() -> Config {
-        let folder = |variable: &str| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
-        let caches = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
-        let cache_dir = caches.map(|caches| caches.join("ace/compiled"));
-        Config { fixed: Fixed { cache_dir, ..Fixed::default() }, ..Config::default() }
+        Config { fixed: Fixed { cache_dir: Some(default_cache_dir()), ..Fixed::default() }, ..Config::default() }
     }
 
     /// Reads the text of an ace.toml, overridden by an environment. Relative paths start at the folder of `file`, or at the working
@@ -185,6 +189,21 @@ impl Config {
         let file = if variable.is_some() { None } else { self.file.clone() };
         Problem { file, line: source.line(), variable, key: key.to_owned(), message: message.into() }
     }
+}
+
+/// Where compiled plugins are stored if ace.toml does not say it.
+fn default_cache_dir() -> PathBuf {
+    cache_dir_of(|variable| std::env::var_os(variable))
+}
+
+/// systemd's folder of the service, otherwise the user's, otherwise the system's. systemd separates several folders by colons.
+fn cache_dir_of(variable: impl Fn(&str) -> Option<OsString>) -> PathBuf {
+    let folder = |name: &str| {
+        let value = variable(name)?;
+        std::env::split_paths(&value).next().filter(|path| path.is_absolute())
+    };
+    let users = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache"))).map(|dir| dir.join("ace"));
+    folder("CACHE_DIRECTORY").or_else(users).unwrap_or_else(|| PathBuf::from("/var/cache/ace"))
 }
 
 fn syntax_problem(file: Option<&Path>, error: tree::SyntaxError) -> Problems {

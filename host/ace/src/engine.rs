@@ -224,10 +224,7 @@ pub async fn preflight(config: &Config, now: fn() -> Timestamp) -> Result<Prefli
         public_url: config.fixed.server.public_url.clone(),
         world: Arc::new(world::RealWorld),
     });
-    let registry = match &config.fixed.plugin_dir {
-        Some(dir) => Registry::load(config, dir, services.clone()).await?,
-        None => Registry::empty(),
-    };
+    let registry = Registry::load(config, services.clone()).await?;
     Ok(Preflight { registry, presentation, services, keyvalue, destinations })
 }
 

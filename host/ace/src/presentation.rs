@@ -27,7 +27,7 @@ use tera::{Context, ErrorKind, ReportError, Tera};
 pub use i18n::{ExtractError, Extracted, extract};
 pub(crate) use templates::MessageTemplates;
 
-use crate::config;
+use crate::config::{self, Brand};
 use crate::message::{ActionLink, Message, Rendered, RenderedFile, TemplateFile, nearest};
 use ace_store::files::FileStamp;
 use email::Inliner;
@@ -78,6 +78,8 @@ struct Theme {
     paths: HashMap<String, String>,
     /// The text of each valid template, in case its next version is not.
     texts: Texts,
+    /// What the layout shows of the sender.
+    brand: Brand,
     /// The same templates for a context with a number that Tera formats differently from Python. Compiled on first use.
     with_python_numbers: OnceLock<Tera>,
 }
@@ -200,9 +202,7 @@ impl Presentation {
         let (context, has_exponent) =
             context::build(message, subject, theme.reads_context).map_err(|e| TemplateFault::new(e.to_string()))?;
         let tera = if has_exponent {
-            theme
-                .with_python_numbers
-                .get_or_init(|| load::compile_with_python_numbers(&theme.texts, &self.settings, &self.routes))
+            theme.with_python_numbers.get_or_init(|| load::compile_with_python_numbers(&theme.texts, self.known(theme)))
         } else {
             &theme.tera
         };
@@ -222,6 +222,10 @@ impl Presentation {
                 .map_err(|e| TemplateFault::new(format!("{}: {e}", message.unique_name())))?;
         }
         Ok(Rendered { files, language: code, note })
+    }
+
+    fn known<'a>(&'a self, theme: &'a Theme) -> load::Known<'a> {
+        load::Known { settings: &self.settings, brand: &theme.brand, routes: &self.routes }
     }
 
     /// The theme that `options.site` names, otherwise the default theme, otherwise the templates outside themes.

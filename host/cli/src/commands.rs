@@ -8,11 +8,14 @@ mod client;
 mod explain;
 mod feedback;
 mod import;
+mod init;
 mod kv;
+mod message;
 mod plugin;
 mod plugins;
 mod remote;
 mod render;
+mod scaffold;
 mod send;
 mod serve;
 mod suppressions;
@@ -37,6 +40,8 @@ use ace::config::{Compile, Config};
 use ace::dispatch::Lines;
 use ace::internals::monitoring::otlp::Exporter;
 use ace::message::text::escaped;
+
+use crate::shipped;
 
 /// Success.
 const OK: u8 = 0;
@@ -101,6 +106,9 @@ enum LogFormat {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Create a configuration and a first message
+    #[command(after_help = init::EXAMPLES)]
+    Init(init::Args),
     /// Send one JSON message, or many as NDJSON
     Send(send::Args),
     /// Show what would be sent, and why, without sending
@@ -115,6 +123,9 @@ enum Command {
     Render(render::Args),
     /// List the templates of each message, and those that are missing or override others
     Templates(templates::Args),
+    /// Create a message: its templates and a sample
+    #[command(subcommand)]
+    Message(message::Command),
     /// Run the server: accept messages over HTTP, store them, and send them
     #[command(after_long_help = serve::EXAMPLES)]
     Serve,
@@ -197,10 +208,16 @@ fn not_started() -> u8 {
 }
 
 async fn run(cli: Cli) -> anyhow::Result<u8> {
-    // This command works without a configuration.
-    if let Command::Templates(templates::Args { command: Some(templates::Command::Import(args)) }) = &cli.command {
-        let config = cli.config.exists().then(|| read_config(&cli.config));
-        return import::run(args, config, cli.json);
+    // These commands work without a configuration.
+    match &cli.command {
+        Command::Templates(templates::Args { command: Some(templates::Command::Import(args)) }) => {
+            let config = cli.config.exists().then(|| read_config(&cli.config));
+            return import::run(args, config, cli.json);
+        }
+        Command::Templates(templates::Args { command: Some(templates::Command::Copy(args)) }) => {
+            return templates::copy(|| read_config(&cli.config), args, cli.json);
+        }
+        _ => {}
     }
     match &cli.command {
         Command::Version => return Ok(about::version(cli.json)),
@@ -222,6 +239,8 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
         log(None)?;
     }
     match cli.command {
+        Command::Init(args) => init::run(&args, json),
+        Command::Message(command) => message::run(&config()?, &command, json),
         Command::Send(args) => match args.server()? {
             Some(client) => send::run_remote(client, args, json).await,
             None => send::run(config()?, args, json).await,
@@ -260,22 +279,22 @@ async fn run(cli: Cli) -> anyhow::Result<u8> {
 fn read_config(file: &Path) -> anyhow::Result<Config> {
     if !file.exists() {
         anyhow::bail!(
-            "there is no configuration at {}\nhint: name one with --config or ACE_CONFIG; `make demo` creates target/demo/ace.toml",
+            "there is no configuration at {}\nhint: name one with --config or ACE_CONFIG, or create one with `ace init`",
             file.display()
         );
     }
-    Ok(with_compiler(Config::load(file)?))
+    Ok(of_program(Config::load(file)?))
 }
 
-/// Makes this program compile plugins, in separate processes.
-fn with_compiler(mut config: Config) -> Config {
+/// Makes this program compile plugins, in separate processes, and adds those that are part of it.
+fn of_program(mut config: Config) -> Config {
     config.fixed.compiler.compile = Compile::Command { program: "/proc/self/exe".into(), arguments: Vec::new() };
-    config
+    config.ship(&shipped::SHIPPED)
 }
 
 /// The configuration of a plugin author who has no ace.toml.
 fn default_config() -> Config {
-    with_compiler(Config::without_file())
+    of_program(Config::without_file())
 }
 
 /// Writes log lines to stderr, with or without the spans they belong to, and exports spans if there is a collector.

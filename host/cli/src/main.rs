@@ -1,7 +1,9 @@
-//! The program `ace`: the command line ([`commands`]), and the tools for plugin authors behind `ace plugin` ([`kit`]).
+//! The program `ace`: the command line ([`commands`]), and the tools for plugin authors behind `ace plugin` ([`kit`]), and
+//! the plugins and templates that are part of it ([`shipped`]).
 
 mod commands;
 mod kit;
+mod shipped;
 
 use std::process::ExitCode;
 

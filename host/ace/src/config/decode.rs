@@ -13,7 +13,9 @@ use super::relays::mailer;
 use super::serving::{otlp, queue, server, webhook};
 use super::templates::templates;
 use super::values::{self, DAY, GIB, KIB, MIB, MILLISECOND, MINUTE};
-use super::{Channel, Config, Delivery, Events, Fixed, Guarantee, Keyvalue, Mailer, Presentation, Queue, Routing};
+use super::{
+    Brand, Channel, Config, Delivery, Events, Fixed, Guarantee, Keyvalue, Mailer, Presentation, Queue, Routing,
+};
 use crate::message::ChannelType;
 use ace_store::files::Access;
 
@@ -79,6 +81,18 @@ fn distinct_names(s: &mut TableDecoder<'_>, key: &'static str) -> Option<Vec<Str
 
 fn presentation(s: &mut TableDecoder<'_>) -> Presentation {
     let default = Presentation::default();
+    let brand = s.section("brand", |s| {
+        let brand = Brand::read(s);
+        brand.unreadable().into_iter().for_each(|(key, message)| s.fail(key, message));
+        brand
+    });
+    let themes = s.named("themes", |_, field| {
+        field.section(|s| {
+            let own = Brand::read(s).or(&brand);
+            own.unreadable().into_iter().for_each(|(key, message)| s.fail(key, message));
+            own
+        })
+    });
     Presentation {
         default_language: s.get("default-language", values::language).unwrap_or(default.default_language),
         default_theme: s.get("default-theme", values::line),
@@ -97,6 +111,9 @@ fn presentation(s: &mut TableDecoder<'_>) -> Presentation {
             .get("render-timeout", values::duration(MILLISECOND..=MINUTE))
             .unwrap_or(default.render_timeout),
         max_output_bytes: s.get("max-output-bytes", values::size(KIB..=GIB)).unwrap_or(default.max_output_bytes),
+        brand,
+        themes,
+        shipped: default.shipped,
     }
 }
 

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use super::{
-    CacheLimits, Compiler, Config, Events, Feedback, Http, Keyvalue, Limits, Mailer, Otlp, Queue, Server, Signatures,
-    Webhook,
+    CacheLimits, Compiler, Config, Events, Feedback, Http, Keyvalue, Limits, Mailer, Otlp, Queue, Server, Shipped,
+    Signatures, Webhook,
 };
 
 /// Settings of resources that are opened at start-up. A reload does not change them, so that the shown configuration is the one in
@@ -14,7 +14,7 @@ use super::{
 pub struct Fixed {
     /// Folder of `*.wasm` plugins and their manifests.
     pub plugin_dir: Option<PathBuf>,
-    /// Folder of compiled plugins. `None`: they are compiled at every start.
+    /// Folder of compiled plugins. `None`: they are compiled at every start. [`Config::load`] sets a default.
     pub cache_dir: Option<PathBuf>,
     /// The limits of the code cache.
     pub cache: CacheLimits,
@@ -45,6 +45,8 @@ pub struct Fixed {
     /// Policies that were active before. If the file of one of them exists and cannot be loaded, the policy is broken, not absent.
     /// Not a key of ace.toml; `ace serve` stores them.
     pub enforced_before: BTreeSet<String>,
+    /// Plugins and templates of the program. Not a key of ace.toml; [`Config::ship`] sets it.
+    pub shipped: &'static Shipped,
 }
 
 impl Config {
@@ -53,6 +55,7 @@ impl Config {
     pub(crate) fn with_fixed_of(mut self, running: &Config) -> (Config, Vec<&'static str>) {
         let read = std::mem::replace(&mut self.fixed, running.fixed.clone());
         self.delivery.defaults = running.delivery.defaults;
+        self.presentation.shipped = running.presentation.shipped;
         let differing = self.fixed.differing(read);
         (self, differing)
     }
@@ -79,6 +82,7 @@ impl Fixed {
             compiler,
             signatures,
             enforced_before: _,
+            shipped: _,
         } = read;
         // Not a key of ace.toml.
         let compiler = Compiler { compile: self.compiler.compile.clone(), ..compiler };

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::problem::Problem;
 use super::reader::nearest;
 use super::reader::unknown;
-use super::{Config, reader};
+use super::{Config, Shipped, reader};
 use crate::message::{ChannelType, EMAIL, PUSH};
 
 /// The existing names.
@@ -13,6 +13,7 @@ struct Names<'a> {
     channels: &'a BTreeMap<String, ChannelType>,
     policies: &'a [String],
     plugins: &'a [String],
+    shipped: &'static Shipped,
 }
 
 impl Config {
@@ -26,7 +27,7 @@ impl Config {
         policies: &[String],
         all_plugins: &[String],
     ) -> Vec<Problem> {
-        let names = Names { channels, policies, plugins: all_plugins };
+        let names = Names { channels, policies, plugins: all_plugins, shipped: self.fixed.shipped };
         let mut wrong: Vec<(Vec<String>, String)> = Vec::new();
         let mut note = |path: &[&str], message: Option<String>| {
             let path = path.iter().map(|level| level.to_string()).collect();
@@ -69,6 +70,12 @@ impl Config {
             }
         }
         let problem = |(path, message): (Vec<String>, String)| self.problem(&reader::dotted(&path), message);
+        if let Some(why) = self.fixed.shipped.absence {
+            wrong.iter_mut().filter(|(_, message)| message.starts_with("there is no ")).for_each(|(_, message)| {
+                message.push_str("; ");
+                message.push_str(why);
+            });
+        }
         let mut problems: Vec<Problem> = wrong.into_iter().map(problem).collect();
         problems.sort_by_key(|p| (p.variable.is_some(), p.line));
         problems
@@ -84,6 +91,9 @@ impl Names<'_> {
             (Some(_), _) => None,
             _ if self.policies.contains(name) => Some(format!("{name:?} is a policy, not a channel")),
             _ if self.plugins.contains(name) => None,
+            _ if self.shipped.plugin(name).is_some() => Some(format!(
+                "{name:?} is part of ACE, but such a plugin is active only if ace.toml names it: add [plugins.{name}]"
+            )),
             _ => {
                 let of_type = |actual: &ChannelType| channel_type.is_none_or(|wanted| wanted == actual);
                 let known = self.channels.iter().filter(|(_, actual)| of_type(actual));

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use url::Url;
 
-use super::{Dkim, Routes, SecretSource, values};
+use super::{Brand, Dkim, Routes, SecretSource, Shipped, values};
 use crate::message::ChannelType;
 use ace_store::files::Access;
 
@@ -40,6 +40,12 @@ pub struct Presentation {
     pub render_timeout: Duration,
     /// Output of all templates of one message, in bytes. 8 MiB.
     pub max_output_bytes: usize,
+    /// What the shipped layout shows of the sender.
+    pub brand: Brand,
+    /// The same for themes, by name. What a theme does not set is that of `brand`.
+    pub themes: BTreeMap<String, Brand>,
+    /// Templates of the program, which a file in a template folder overrides. Not a key of ace.toml; [`super::Config::ship`] sets it.
+    pub shipped: &'static Shipped,
 }
 
 impl Default for Presentation {
@@ -57,6 +63,9 @@ impl Default for Presentation {
             text_from_html: false,
             max_steps: 200_000,
             render_timeout: Duration::from_secs(2),
+            brand: Brand::default(),
+            themes: BTreeMap::new(),
+            shipped: Default::default(),
             max_output_bytes: 8 * values::MIB,
         }
     }

@@ -21,7 +21,9 @@ impl Config {
         let mut needed = vec![("queue.database".to_owned(), self.fixed.queue.database.as_path(), Use::Database)];
         let keyvalue = self.fixed.keyvalue.database.iter();
         needed.extend(keyvalue.map(|file| ("keyvalue.database".to_owned(), file.as_path(), Use::Database)));
-        needed.extend(self.fixed.cache_dir.iter().map(|dir| ("cache-dir".to_owned(), dir.as_path(), Use::Folder)));
+        // Without a key, code that cannot be stored is compiled at every start, as the log says.
+        let cache_dir = self.fixed.cache_dir.iter().filter(|_| self.spans.contains("cache-dir"));
+        needed.extend(cache_dir.map(|dir| ("cache-dir".to_owned(), dir.as_path(), Use::Folder)));
         for (name, relay) in &self.fixed.mailer.relays {
             if let RelayKind::File { dir } = &relay.kind {
                 needed.push((format!("relays.{name}.dir"), dir, Use::Folder));

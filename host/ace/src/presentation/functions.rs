@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use tera::{Kwargs, State, Tera, TeraResult};
 
-use crate::config::{self, Routes};
+use crate::config::{self, Brand, Routes};
 
 /// The most numbers of one `range()`. With Tera's own limit of 100,000, two nested loops can run for minutes without writing
 /// anything.
 const RANGE_MAX: usize = 1_000;
 
-pub(super) fn register(tera: &mut Tera, settings: &config::Presentation, routes: &Arc<Routes>) {
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation, brand: &Brand, routes: &Arc<Routes>) {
     tera.register_function("range", range);
     links::register(tera, settings, routes);
-    tags::register(tera, settings);
+    tags::register(tera, settings, brand);
 }
 
 /// Tera's `range(start, end, step_by)` with a smaller limit.

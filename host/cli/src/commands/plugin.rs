@@ -3,6 +3,7 @@
 mod bench;
 mod check;
 mod dev;
+mod list;
 mod new;
 mod run;
 mod ship;
@@ -51,6 +52,9 @@ pub enum Command {
     /// Measure the cost of calling a plugin
     #[command(after_long_help = bench::EXAMPLES)]
     Bench(bench::Args),
+    /// List the plugins that are part of this program
+    #[command(after_help = list::EXAMPLES)]
+    List(list::Args),
     /// Install a plugin into the plugin folder of ace.toml, and show what it requests
     #[command(after_long_help = ship::INSTALL_EXAMPLES)]
     Install(ship::InstallArgs),
@@ -74,6 +78,7 @@ pub async fn run(config_file: &Path, command: Command, json: bool) -> anyhow::Re
         Command::Dev(args) => dev::run(config_file, &args, json).await,
         Command::Test(args) => test::run(&args, json).await,
         Command::Bench(args) => bench::run(&author_config(config_file)?, &args, json).await,
+        Command::List(args) => list::run(&args, json),
         Command::Install(args) => ship::install(&super::read_config(config_file)?, &args, json).await,
         Command::Remove(args) => ship::remove(&super::read_config(config_file)?, &args, json),
         Command::Sign(args) => ship::sign(&args, json),

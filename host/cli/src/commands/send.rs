@@ -1,6 +1,7 @@
 //! `ace send`.
 
 mod remote;
+mod sample;
 
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
@@ -29,6 +30,7 @@ const EXAMPLES: &str = "Examples:
   my-application | ace send -
   ace send --limit-to email message.json
   ace send --server http://127.0.0.1:8025 messages.ndjson
+  ace send --to me@example.com passwordreset
 
 Messages are in edx-ace's JSON form, one per line if there are many. The outcome for each channel
 type of a message is printed as soon as it is settled; with --json, one line per message.
@@ -39,8 +41,12 @@ The exit code is 1 if a message failed, 130 if the program was interrupted.";
 #[derive(clap::Args)]
 #[command(after_long_help = EXAMPLES)]
 pub struct Args {
-    /// A file with one JSON message, or one per line; "-" for standard input
+    /// A file with one JSON message, or one per line; "-" for standard input. With --to, the name of a message
     file: PathBuf,
+
+    /// Send the sample of this message (sample.json beside its templates) to this address
+    #[arg(long, value_name = "ADDRESS")]
+    to: Option<String>,
 
     /// Send only over this channel type or channel; may be repeated
     #[arg(long, value_name = "TYPE|CHANNEL")]
@@ -63,7 +69,7 @@ pub struct Args {
 impl Args {
     /// The client of a running server, if one is named.
     pub fn server(&self) -> anyhow::Result<Option<Client>> {
-        self.server.client()
+        if self.to.is_some() { Ok(None) } else { self.server.client() }
     }
 }
 
@@ -75,7 +81,10 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     let ace = Ace::builder(config).start().await?;
     let limit_to_channels = ace.limit(&args.limit_to).map_err(|e| anyhow::anyhow!("--limit-to: {e}"))?;
     let limits = Limits { concurrency, waiting_max, max_delay, limit_to_channels };
-    let (input, size) = open(&args.file, bytes_max).await?;
+    let (input, size) = match &args.to {
+        Some(to) => (sample::lines(&ace.snapshot().presentation, &args.file, to, bytes_max)?, Some(0)),
+        None => open(&args.file, bytes_max).await?,
+    };
 
     let tally = Arc::new(Tally::new(json, size));
     let interrupted = AtomicBool::new(false);

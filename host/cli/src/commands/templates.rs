@@ -1,5 +1,7 @@
 //! `ace templates`.
 
+mod copy;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -10,12 +12,14 @@ use serde_json::json;
 
 use super::tables::Table;
 use super::{FAILED, OK, counted, import, inform, print};
+pub use copy::run as copy;
 
 const EXAMPLES: &str = "Examples:
   ace templates
   ace templates --json | jq 'select(.overrides)'
   ace templates extract --language fr
   ace templates extract --check
+  ace templates copy base_body.html
 
 The exit code is 1 if a template is broken, or if one that a channel needs is missing.";
 
@@ -30,6 +34,9 @@ pub struct Args {
 pub enum Command {
     /// Collect the translatable texts of a template folder into locale/, for translators
     Extract(ExtractArgs),
+    /// Copy a template that is part of this program, to change it
+    #[command(after_help = copy::EXAMPLES)]
+    Copy(copy::Args),
     /// Convert a folder of Django templates, with its catalogues
     #[command(after_long_help = import::EXAMPLES)]
     Import(import::Args),
@@ -53,6 +60,7 @@ pub async fn run(config: Config, args: Args, json: bool) -> anyhow::Result<u8> {
     match args.command {
         None => list(&config, json).await,
         Some(Command::Extract(args)) => extract(&config, args, json).await,
+        Some(Command::Copy(args)) => copy::run(|| Ok(config), &args, json),
         Some(Command::Import(args)) => import::run(&args, Some(Ok(config)), json),
     }
 }

@@ -168,3 +168,16 @@ fn a_group_is_a_name_or_a_number() {
     assert!(unknown.contains("file-group") && unknown.contains("there is no group"), "{unknown}");
     assert!(group("file-group = -1").is_err());
 }
+
+#[test]
+fn compiled_plugins_are_stored_where_the_service_or_the_user_keeps_caches() {
+    let dir = |variables: &[(&str, &str)]| {
+        let of = |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into());
+        cache_dir_of(of).display().to_string()
+    };
+    assert_eq!(dir(&[]), "/var/cache/ace");
+    assert_eq!(dir(&[("HOME", "/home/zoe")]), "/home/zoe/.cache/ace");
+    assert_eq!(dir(&[("HOME", "/home/zoe"), ("XDG_CACHE_HOME", "/caches")]), "/caches/ace");
+    assert_eq!(dir(&[("HOME", "/home/zoe"), ("XDG_CACHE_HOME", "relative")]), "/home/zoe/.cache/ace");
+    assert_eq!(dir(&[("HOME", "/"), ("CACHE_DIRECTORY", "/var/cache/a:/var/cache/b")]), "/var/cache/a");
+}

@@ -140,3 +140,43 @@ fn a_value_without_its_quotes_is_named() {
         assert!(!problems[0].contains("nan"), "{text:?}: {problems:?}");
     }
 }
+
+#[test]
+fn colours_of_a_brand_are_read_and_must_be_readable() {
+    let brand = |text: &str| read(&format!("[presentation.brand]\n{text}")).map(|config| config.presentation.brand);
+    let green = brand("color = '#0a5'\non-color = '#000'\nlink-color = '#00693e'").unwrap();
+    assert_eq!(green.value("color").as_deref(), Some("#00aa55"));
+    assert_eq!(green.value("link-color").as_deref(), Some("#00693e"));
+    for (text, expected) in [
+        ("color = 'green'", "presentation.brand.color: must be a colour, as in \"#1f4fd8\" or \"#14d\", not \"green\""),
+        ("color = '#12345'", "must be a colour"),
+        (
+            "color = '#ffcc00'",
+            "the text of buttons (on-color) #ffffff on color #ffcc00: the contrast is 1.51:1, and 4.5:1",
+        ),
+        ("color = '#ffcc00'\non-color = '#000'", "links #ffcc00 on the mail #ffffff: the contrast is 1.51:1"),
+        ("background = '#555'", "links in the footer"),
+        (
+            "link-color = '#777'",
+            "presentation.brand.link-color: links #777777 on the mail #ffffff: the contrast is 4.47:1",
+        ),
+        ("colour = '#000'", "unknown key; did you mean \"color\"?"),
+    ] {
+        let problems = brand(text).unwrap_err().to_string();
+        assert!(problems.contains(expected), "{text}: {problems}");
+    }
+}
+
+#[test]
+fn a_theme_has_the_brand_except_for_what_it_sets() {
+    let text = "[presentation.brand]\nname = 'River'\naddress = 'Quay 1'\nlink-color = '#00693e'\n\
+                [presentation.themes.'red.example']\ncolor = '#a00'\n";
+    let themes = read(text).unwrap().presentation.themes;
+    let red = |name: &str| themes["red.example"].value(name).unwrap();
+    assert_eq!(
+        [red("name"), red("address"), red("color"), red("link-color")],
+        ["River", "Quay 1", "#aa0000", "#aa0000"]
+    );
+    let wrong = read("[presentation.themes.pale]\ncolor = '#fff'\n").unwrap_err().to_string();
+    assert!(wrong.contains("presentation.themes.pale.color: "), "{wrong}");
+}

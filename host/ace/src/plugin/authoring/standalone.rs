@@ -1,6 +1,6 @@
 //! Loads one plugin outside of any folder, for the tools of plugin authors. The runtime is the same as a server's.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl StandaloneHost {
     /// wasmtime cannot run on this machine.
     pub fn new(config: &Config, services: Arc<Services>, is_metered: bool) -> Result<Self, RegistryError> {
         let engine = if is_metered { Engine::metered(config)? } else { Engine::new(config)? };
-        Ok(StandaloneHost { host: Arc::new(Host::new(config, PathBuf::new(), engine, services)?) })
+        Ok(StandaloneHost { host: Arc::new(Host::new(config, None, engine, services)?) })
     }
 
     /// The same host with other services.

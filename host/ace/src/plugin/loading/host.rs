@@ -13,7 +13,8 @@ use crate::plugin::{Engine, Services, imports};
 /// What all plugins are loaded with, at the start and at every reload.
 #[derive(Clone)]
 pub(in crate::plugin) struct Host {
-    pub dir: PathBuf,
+    /// The plugin folder, if there is one.
+    pub dir: Option<PathBuf>,
     pub engine: Engine,
     pub code: Arc<CodeLoader>,
     pub linker: Linker<State>,
@@ -23,7 +24,7 @@ pub(in crate::plugin) struct Host {
 impl Host {
     pub(in crate::plugin) fn new(
         config: &Config,
-        dir: PathBuf,
+        dir: Option<PathBuf>,
         engine: Engine,
         services: Arc<Services>,
     ) -> wasmtime::Result<Self> {

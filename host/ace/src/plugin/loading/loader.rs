@@ -1,6 +1,6 @@
 //! Loads one plugin from its files: checks that it fits this host, compiles and links it, and calls `enabled` on a first instance.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use data_encoding::HEXLOWER;
@@ -93,21 +93,19 @@ impl Loader {
     /// Reads and compiles the plugin, and fills in `info` as far as possible, even after an error. Runs none of its code.
     fn prepare(&self, plugin: &mut Plugin, info: &mut ComponentInfo) -> Result<Code, String> {
         check_name(&plugin.name)?;
-        let wasm = read_component(&plugin.file)?;
-        plugin.size = wasm.len() as u64;
+        let shipped = self.config.fixed.shipped.plugin_at(&plugin.file);
         let manifest_file = plugin.file.with_extension("toml");
-        let manifest_text = match read_bounded(&manifest_file, MANIFEST_BYTES_MAX).map(String::from_utf8) {
-            Ok(Ok(text)) => text,
-            Ok(Err(_)) => return Err(format!("its manifest is not UTF-8: {}", manifest_file.display())),
-            Err(io) if io.kind() == std::io::ErrorKind::NotFound => String::new(),
-            Err(io) => return Err(format!("its manifest cannot be read: {}: {io}", manifest_file.display())),
+        let (wasm, manifest_text) = match shipped {
+            Some(shipped) => ((shipped.component)(), shipped.manifest.to_owned()),
+            None => (read_component(&plugin.file)?, read_manifest(&manifest_file)?),
         };
+        plugin.size = wasm.len() as u64;
         let code = Sha256::digest(&wasm);
         let digest = Sha256::new().chain_update(code).chain_update(&manifest_text).finalize();
         plugin.revision = HEXLOWER.encode(&digest)[..REVISION_DIGITS].to_owned();
         let signatures = &self.config.fixed.signatures;
-        // A plugin without a trusted signature is not even compiled.
-        if signatures.required {
+        // A plugin without a trusted signature is not even compiled. What the program contains is trusted like the program.
+        if signatures.required && shipped.is_none() {
             signature::verify(&plugin.file, &plugin.name, &wasm, &manifest_text, &signatures.keys)
                 .map_err(|why| format!("{why} (plugin-signatures.required)"))?;
         }
@@ -252,6 +250,16 @@ impl Loader {
                 pause: max.circuit_pause,
             },
         }
+    }
+}
+
+/// Reads a manifest; empty if there is none.
+fn read_manifest(file: &Path) -> Result<String, String> {
+    match read_bounded(file, MANIFEST_BYTES_MAX).map(String::from_utf8) {
+        Ok(Ok(text)) => Ok(text),
+        Ok(Err(_)) => Err(format!("its manifest is not UTF-8: {}", file.display())),
+        Err(io) if io.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+        Err(io) => Err(format!("its manifest cannot be read: {}: {io}", file.display())),
     }
 }
 

@@ -42,11 +42,11 @@ pub struct Registry {
     pub plugins: BTreeMap<String, Arc<Plugin>>,
     /// Plugins whose files are still being loaded or written; until then, the version in `plugins` stays active.
     pub loading: BTreeSet<String>,
-    /// `None` without a plugin folder.
+    /// `None` without a plugin folder and without shipped plugins.
     tasks: Option<Arc<LoadTasks>>,
 }
 
-/// The components of a folder by plugin name, with the stamps of their files.
+/// The components by plugin name, with the stamps of their files.
 pub type Files = BTreeMap<String, (PathBuf, FileStamps)>;
 
 /// The result of a reload.
@@ -111,12 +111,17 @@ impl Registry {
         Registry { plugins: BTreeMap::new(), loading: BTreeSet::new(), tasks: None }
     }
 
-    /// Loads every plugin of the folder. Plugins that cannot be loaded are included, with the reason.
+    /// Loads every plugin of the folder, and the shipped ones that ace.toml names. Plugins that cannot be loaded are included, with the
+    /// reason.
     ///
     /// # Errors
     /// The folder cannot be read, or wasmtime cannot run on this machine.
-    pub async fn load(config: &Config, dir: &Path, services: Arc<Services>) -> Result<Self, RegistryError> {
-        let host = Arc::new(Host::new(config, dir.to_owned(), Engine::new(config)?, services)?);
+    pub async fn load(config: &Config, services: Arc<Services>) -> Result<Self, RegistryError> {
+        let dir = config.fixed.plugin_dir.clone();
+        if dir.is_none() && config.fixed.shipped.plugins.is_empty() {
+            return Ok(Registry::empty());
+        }
+        let host = Arc::new(Host::new(config, dir, Engine::new(config)?, services)?);
         let tasks = Arc::new(LoadTasks::new(host, Arc::new(config.clone())));
         let empty = Registry { tasks: Some(tasks), ..Registry::empty() };
         let files = empty.scan(config, None).await?;
@@ -160,7 +165,13 @@ impl Registry {
     /// `at_most`: how long to wait for plugins to be loaded. `None`: until all of them are.
     async fn scan(&self, config: &Config, at_most: Option<Duration>) -> Result<Files, RegistryError> {
         let Some(tasks) = &self.tasks else { return Ok(Files::new()) };
-        let files = component_files(tasks.host.dir.clone()).await?;
+        let mut files = match tasks.host.dir.clone() {
+            Some(dir) => component_files(dir).await?,
+            None => Files::new(),
+        };
+        for shipped in config.shipped_plugins() {
+            files.entry(shipped.name.to_owned()).or_insert_with(|| (shipped.file(), FileStamps::shipped()));
+        }
         tasks.set_config(Arc::new(config.clone()));
         let is_new =
             |name: &str, stamp: &FileStamps| !self.plugins.get(name).is_some_and(|b| b.is_current(stamp, config));
@@ -202,18 +213,22 @@ impl Registry {
         }
         let plugins = &reloaded.registry.plugins;
         let is_awaited = |name: &&String| !files.contains_key(*name) && !plugins.contains_key(*name);
-        let awaited: Vec<Arc<Plugin>> =
-            config.plugins.keys().filter(is_awaited).map(|name| self.awaited(name, &tasks.host.dir, config)).collect();
+        let awaited: Vec<Arc<Plugin>> = config
+            .plugins
+            .keys()
+            .filter(is_awaited)
+            .map(|name| self.awaited(name, tasks.host.dir.as_deref(), config))
+            .collect();
         reloaded.registry.plugins.extend(awaited.into_iter().map(|plugin| (plugin.name.clone(), plugin)));
         reloaded
     }
 
     /// A plugin that has settings in ace.toml, but no file yet.
-    fn awaited(&self, name: &str, dir: &Path, config: &Config) -> Arc<Plugin> {
+    fn awaited(&self, name: &str, dir: Option<&Path>, config: &Config) -> Arc<Plugin> {
         if let Some(before) = self.plugins.get(name).filter(|before| before.state == PluginState::AwaitingFile) {
             return before.with_settings_of(config);
         }
-        let file = dir.join(format!("{name}.wasm"));
+        let file = dir.unwrap_or(Path::new("")).join(format!("{name}.wasm"));
         let settings = config.plugins.get(name).cloned().unwrap_or_default();
         let unread = Plugin::unread(name.to_owned(), file, settings, config.fixed.limits.clone());
         Arc::new(Plugin { state: PluginState::AwaitingFile, ..unread })

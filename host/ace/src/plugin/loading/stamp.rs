@@ -15,6 +15,8 @@ pub struct FileStamps {
     component: Option<FileStamp>,
     manifest: Option<FileStamp>,
     signature: Option<FileStamp>,
+    /// The plugin is part of the program.
+    is_shipped: bool,
 }
 
 impl FileStamps {
@@ -23,12 +25,23 @@ impl FileStamps {
             component: FileStamp::of(component),
             manifest: FileStamp::of(&component.with_extension("toml")),
             signature: FileStamp::of(&signature::file_of(component)),
+            is_shipped: false,
         }
+    }
+
+    /// Those of a plugin that is part of the program, which never changes.
+    pub(super) fn shipped() -> Self {
+        FileStamps { is_shipped: true, ..FileStamps::default() }
+    }
+
+    /// Whether the plugin is part of the program.
+    pub(super) fn is_shipped(&self) -> bool {
+        self.is_shipped
     }
 
     /// Whether the component existed.
     pub(super) fn has_component(&self) -> bool {
-        self.component.is_some()
+        self.is_shipped || self.component.is_some()
     }
 
     /// Whether one of the files was changed within this time.

@@ -115,7 +115,7 @@ pub(super) fn is_enabled(plugin: &Plugin, config: &Config) -> bool {
 /// be read and nothing in ace.toml says that it is a channel; or it was active before, and its file exists.
 pub(crate) fn is_enforced(plugin: &Plugin, config: &Config) -> bool {
     let name = &plugin.name;
-    if config.fixed.enforced_before.contains(name) && plugin.file.exists() {
+    if config.fixed.enforced_before.contains(name) && (plugin.stamp.is_shipped() || plugin.file.exists()) {
         return true;
     }
     let lists = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|names| names.contains(name));

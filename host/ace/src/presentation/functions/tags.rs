@@ -2,13 +2,24 @@
 
 use tera::{Kwargs, Map, State, Tera, TeraResult, Value};
 
-use crate::config;
+use crate::config::{self, Brand};
 use crate::presentation::filters::python;
 use crate::presentation::i18n::language_names::LANGUAGES;
 use crate::presentation::i18n::{formats, languages};
 use crate::presentation::rendering;
 
-pub(super) fn register(tera: &mut Tera, settings: &config::Presentation) {
+pub(super) fn register(tera: &mut Tera, settings: &config::Presentation, brand: &Brand) {
+    let brand = brand.clone();
+    tera.register_function("brand", move |kwargs: Kwargs, _: &State| -> TeraResult<String> {
+        let name: &str = kwargs.must_get("name")?;
+        match brand.value(name) {
+            Some(value) if value.is_empty() && name == "name" => Err(tera::Error::message(
+                "the sender has no name: set presentation.brand.name in ace.toml, or platform_name in the message",
+            )),
+            Some(value) => Ok(value),
+            None => Err(tera::Error::message(format!("a brand has no `{name}`"))),
+        }
+    });
     tera.register_function("time_zone", |kwargs: Kwargs, _: &State| {
         let name = python::text(kwargs.must_get("name")?);
         let zone = match name.as_str() {

@@ -9,6 +9,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use crate::config;
 use crate::presentation::TemplateProblem;
 use crate::presentation::i18n::languages;
 use ace_store::files::FileStamp;
@@ -49,6 +50,8 @@ pub(crate) struct Files {
     others: BTreeMap<String, PathBuf>,
     /// The same for each theme.
     theme_others: BTreeMap<String, BTreeMap<String, PathBuf>>,
+    /// The texts of files that are part of the program, by their path.
+    shipped: BTreeMap<PathBuf, &'static str>,
     count: usize,
     others_count: usize,
 }
@@ -68,6 +71,34 @@ impl Files {
             files.walk(dir, dir, 0);
         }
         files
+    }
+
+    /// Adds the templates of the program, which all files of folders override. Its catalogues are for languages that the folders have
+    /// catalogues for, and for the default language: a mail in any other language is not translated either.
+    pub(crate) fn add_shipped(&mut self, settings: &config::Presentation) {
+        let language = |code: &str| code.split('-').next().unwrap_or_default().to_owned();
+        let mut used: BTreeSet<String> = self.catalogs.iter().map(|catalog| language(&catalog.language)).collect();
+        used.extend(languages::normalized(&settings.default_language).map(|code| language(&code)));
+        for file in settings.shipped.templates {
+            let catalog = file.path.strip_prefix("locale/").and_then(|rest| rest.split('/').next());
+            if catalog.and_then(languages::normalized).is_none_or(|code| used.contains(&language(&code))) {
+                self.shipped.insert(file.file(), file.text);
+                self.add(file.path, file.file());
+            }
+        }
+    }
+
+    /// Reads a file of at most this many bytes.
+    pub(crate) fn read(&self, path: &Path, bytes_max: u64) -> Result<String, String> {
+        match self.shipped.get(path) {
+            Some(text) => Ok((*text).to_owned()),
+            None => read_bounded(path, bytes_max),
+        }
+    }
+
+    /// Reads a template.
+    pub(crate) fn read_template(&self, path: &Path) -> Result<String, String> {
+        self.read(path, FILE_BYTES_MAX)
     }
 
     /// The names of all themes. `included` are the names of files that are templates only because others include them.

@@ -13,9 +13,9 @@ use std::sync::{Arc, OnceLock};
 
 use tera::{ErrorKind, Tera};
 
-use super::files::{self, Files};
+use super::files::Files;
 use super::{python_numbers, tokenizer};
-use crate::config::{self, Routes};
+use crate::config::{self, Brand, Routes};
 use crate::presentation::email::Inliner;
 use crate::presentation::i18n::languages::{Catalog, Languages};
 use crate::presentation::i18n::{formats, translate};
@@ -32,7 +32,7 @@ type Broken = BTreeMap<String, Vec<Fault>>;
 pub(crate) type Texts = BTreeMap<String, Arc<str>>;
 
 pub(crate) fn load(dirs: &[PathBuf], settings: &config::Presentation) -> Presentation {
-    build(dirs, settings, Files::find(dirs), None)
+    build(dirs, settings, find(dirs, settings), None)
 }
 
 /// `None` if no file and no setting has changed since `before` was loaded.
@@ -41,10 +41,17 @@ pub(crate) fn load_again(
     settings: &config::Presentation,
     before: &Presentation,
 ) -> Option<Presentation> {
-    let files = Files::find(dirs);
+    let files = find(dirs, settings);
     let is_same =
         before.dirs == dirs && before.settings == *settings && before.stamps == files.stamps(&before.included);
     (!is_same).then(|| build(dirs, settings, files, Some(before)))
+}
+
+/// The files of the folders, and those of the program.
+fn find(dirs: &[PathBuf], settings: &config::Presentation) -> Files {
+    let mut files = Files::find(dirs);
+    files.add_shipped(settings);
+    files
 }
 
 fn build(
@@ -68,7 +75,9 @@ fn build(
         problems,
     };
     let plain = loader.theme(None, before.map(|before| &before.plain));
-    let names = files.themes(&loader.included);
+    let mut names = files.themes(&loader.included);
+    // A theme may be no more than a brand.
+    names.extend(settings.themes.keys().filter(|name| !names.contains(name)).cloned().collect::<Vec<_>>());
     let mut themes = BTreeMap::new();
     for name in names {
         let theme = loader.theme(Some(&name), before.and_then(|before| before.themes.get(&name)));
@@ -128,7 +137,11 @@ impl Loader<'_> {
         }
         self.add_included(name, &mut paths, &mut texts, &mut broken);
         self.report_missing_pages(&paths, &texts);
-        let mut tera = compile(&texts, self.settings, &self.routes, &mut broken);
+        let settings = self.settings;
+        let brand = name.and_then(|name| settings.themes.get(name)).unwrap_or(&settings.brand);
+        let routes = self.routes.clone();
+        let known = Known { settings, brand, routes: &routes };
+        let mut tera = compile(&texts, known, &mut broken);
         for (name, faults) in &broken {
             self.problems.extend(faults.iter().map(|(line, message)| TemplateProblem {
                 file: paths[name].clone(),
@@ -142,7 +155,7 @@ impl Loader<'_> {
         if !kept.is_empty() {
             texts.extend(kept.into_iter().map(|(name, text)| (name.clone(), text.clone())));
             broken.clear();
-            tera = compile(&texts, self.settings, &self.routes, &mut broken);
+            tera = compile(&texts, known, &mut broken);
         }
         texts.retain(|name, _| !broken.contains_key(name));
         let catalogs = self.files.catalogs(name);
@@ -155,6 +168,7 @@ impl Loader<'_> {
             reads_context: texts.values().any(|text| text.contains(".context") || text.contains("context\"]")),
             paths: paths.into_iter().map(|(name, path)| (name, path.display().to_string())).collect(),
             texts,
+            brand: brand.clone(),
             with_python_numbers: OnceLock::new(),
         }
     }
@@ -205,7 +219,8 @@ impl Loader<'_> {
     }
 
     fn text(&mut self, path: &Path) -> Result<Arc<str>, String> {
-        let read = self.read.entry(path.to_owned()).or_insert_with(|| files::read(path).map(Arc::from));
+        let read = self.read.entry(path.to_owned());
+        let read = read.or_insert_with(|| self.files.read_template(path).map(Arc::from));
         read.clone()
     }
 }
@@ -231,8 +246,18 @@ fn index(paths: &BTreeMap<String, PathBuf>, broken: &Broken) -> Index {
     index
 }
 
+/// What functions and filters of templates know.
+#[derive(Clone, Copy)]
+pub(crate) struct Known<'a> {
+    pub settings: &'a config::Presentation,
+    /// That of the theme.
+    pub brand: &'a Brand,
+    pub routes: &'a Arc<Routes>,
+}
+
 /// Tera with our filters and functions. Only `.html` is escaped; that edx-ace escapes `.txt` too is a fault.
-fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
+fn environment(known: Known) -> Tera {
+    let Known { settings, brand, routes } = known;
     let mut tera = Tera::new();
     tera.autoescape_on([".html"]);
     tera.set_escape_fn(filters::escape_into);
@@ -240,25 +265,21 @@ fn environment(settings: &config::Presentation, routes: &Arc<Routes>) -> Tera {
     python_numbers::register(&mut tera);
     translate::register(&mut tera);
     formats::register(&mut tera, settings);
-    functions::register(&mut tera, settings, routes);
+    functions::register(&mut tera, settings, brand, routes);
     filters::register(&mut tera, settings);
     tera
 }
 
 /// The templates of a theme, with numbers in Python's format.
-pub(crate) fn compile_with_python_numbers(
-    texts: &Texts,
-    settings: &config::Presentation,
-    routes: &Arc<Routes>,
-) -> Tera {
+pub(crate) fn compile_with_python_numbers(texts: &Texts, known: Known) -> Tera {
     let texts =
         texts.iter().map(|(name, text)| (name.clone(), python_numbers::with_python_numbers(text).into())).collect();
     // Faults were already reported for the original templates.
-    compile(&texts, settings, routes, &mut Broken::new())
+    compile(&texts, known, &mut Broken::new())
 }
 
-fn compile(texts: &Texts, settings: &config::Presentation, routes: &Arc<Routes>, broken: &mut Broken) -> Tera {
-    let empty = environment(settings, routes);
+fn compile(texts: &Texts, known: Known, broken: &mut Broken) -> Tera {
+    let empty = environment(known);
     let looped = metering::looped_templates(pairs(texts));
     let captured = metering::captured_templates(pairs(texts));
     let instrumented = |name: &String, text: &str| {

@@ -20,7 +20,7 @@ pub(super) fn catalogs(
     let (mut bytes, bytes_max) = (0, settings.max_catalog_bytes);
     for path in files.catalog_paths() {
         let mut problem = |line, message| problems.push(TemplateProblem { file: path.to_owned(), line, message });
-        let (catalog, is_valid) = match files::read_bounded(path, files::CATALOG_BYTES_MAX) {
+        let (catalog, is_valid) = match files.read(path, files::CATALOG_BYTES_MAX) {
             Err(message) => {
                 problem(None, message);
                 (None, false)
