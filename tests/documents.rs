@@ -92,13 +92,14 @@ const FIGURES: [(&str, &str, &str); 24] = [
 
 /// Info strings of shell blocks that a test runs, by page (`tests/e2e/documents.rs`, `tests/e2e/author.rs`). `make` blocks contain targets
 /// of the Makefile, which CI runs; `by hand` blocks are sketches with file names of the reader's own.
-const SHELL: [(&str, &[&str]); 6] = [
+const SHELL: [(&str, &[&str]); 7] = [
     ("README.md", &["make", "init", "demo"]),
     ("docs/cli.md", &["init", "demo"]),
     ("docs/serving.md", &["serve", "request", "token"]),
     ("docs/authoring.md", &["tutorial", "by hand"]),
     ("docs/templates.md", &["import", "demo", "look"]),
     ("docs/plugins.md", &["build"]),
+    ("docs/tutorial.md", &["tutorial", "serve", "batch", "opt-out", "plugin", "failed"]),
 ];
 
 /// Info strings of Rust blocks, by page. `rust` and `no_run` are doctests; `tests/e2e/moving.rs` builds the others.

@@ -9,7 +9,7 @@ use crate::serve::{LISTEN, Server};
 use crate::support::{Home, repository};
 
 /// The blocks of a page with this info string, in order.
-fn blocks(page: &str, info: &str) -> Vec<String> {
+pub fn blocks(page: &str, info: &str) -> Vec<String> {
     let text = std::fs::read_to_string(repository(page)).expect("the page");
     let start = format!("```{info}\n");
     let blocks = text.split(&start).skip(1);
@@ -46,7 +46,11 @@ fn stub(home: &Home, name: &str, script: &str) {
 
 /// Runs a script in a home, with its `bin` and `ace` on the path. Returns stdout.
 fn run(home: &Home, script: &str) -> String {
-    let path = std::env::var("PATH").unwrap_or_default();
+    run_with(home, script, &std::env::var("PATH").unwrap_or_default(), &[])
+}
+
+/// The same with these folders at the end of the path, and these variables.
+pub fn run_with(home: &Home, script: &str, path: &str, variables: &[(&str, &str)]) -> String {
     let ace = Path::new(env!("CARGO_BIN_EXE_ace")).parent().expect("a folder");
     let mut shell = Command::new("bash");
     shell.args(["-e", "-o", "pipefail", "-c", script]).current_dir(home.path(""));
@@ -55,7 +59,7 @@ fn run(home: &Home, script: &str) -> String {
     }
     shell.env("PATH", format!("{}:{}:{path}", home.path("bin").display(), ace.display()));
     let demo = home.path("target/demo").exists().then_some(("ACE_CONFIG", "target/demo/ace.toml"));
-    let output = shell.envs(demo).output().expect("a shell");
+    let output = shell.envs(demo).envs(variables.iter().copied()).output().expect("a shell");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
     assert!(output.status.success(), "{script}\n--- stdout\n{stdout}\n--- stderr\n{stderr}");

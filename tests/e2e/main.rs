@@ -49,3 +49,4 @@ mod slack;
 mod slow_plugins;
 mod templates;
 mod transport;
+mod tutorial;
