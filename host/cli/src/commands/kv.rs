@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::client::{Client, NDJSON, Server, path};
 use super::tables::{Table, text};
-use super::{OK, counted, print, print_raw};
+use super::{OK, print, print_raw};
 
 pub const EXAMPLES: &str = "Examples:
   ace kv list course-optouts

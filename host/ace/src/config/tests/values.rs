@@ -162,7 +162,7 @@ fn colours_of_a_brand_are_read_and_must_be_readable() {
         ),
         ("colour = '#000'", "unknown key; did you mean \"color\"?"),
     ] {
-        let problems = brand(text).unwrap_err().to_string();
+        let problems = brand(text).unwrap_err().join("\n");
         assert!(problems.contains(expected), "{text}: {problems}");
     }
 }
@@ -177,6 +177,6 @@ fn a_theme_has_the_brand_except_for_what_it_sets() {
         [red("name"), red("address"), red("color"), red("link-color")],
         ["River", "Quay 1", "#aa0000", "#aa0000"]
     );
-    let wrong = read("[presentation.themes.pale]\ncolor = '#fff'\n").unwrap_err().to_string();
+    let wrong = read("[presentation.themes.pale]\ncolor = '#fff'\n").unwrap_err().join("\n");
     assert!(wrong.contains("presentation.themes.pale.color: "), "{wrong}");
 }
