@@ -47,7 +47,7 @@ if "$ace" completions bash >"$out/probe" 2>/dev/null; then
     "$ace" completions zsh >"$out/probe" && put 644 "$out/probe" usr/share/zsh/vendor-completions/_ace
     "$ace" completions fish >"$out/probe" && put 644 "$out/probe" usr/share/fish/vendor_completions.d/ace.fish
 fi
-if mkdir "$out/man" && "$ace" man "$out/man" >/dev/null 2>&1; then
+if mkdir "$out/man" && "$ace" man --out "$out/man" >/dev/null 2>&1; then
     for page in "$out"/man/*.1; do gzip -9n "$page" && put 644 "$page.gz" usr/share/man/man1/"$(basename "$page")".gz; done
 fi
 rm -rf "$out/probe" "$out/man"
