@@ -3,8 +3,8 @@
 #
 #   packaging/build.sh ACE OUT_DIR [VERSION]
 #
-# ACE is the program, OUT_DIR is emptied first. VERSION is that of the workspace if none is given. The plugins are those of
-# target/plugins (make plugins). MAINTAINER= names the maintainer in the .deb; COMPRESSION=none is quick, for tests.
+# ACE is the program, which contains plugins and templates; OUT_DIR is emptied first. VERSION is that of the workspace if none is given.
+# MAINTAINER= names the maintainer in the .deb; COMPRESSION=none is quick, for tests.
 #
 # dpkg-deb makes the .deb, because cargo-deb has to be compiled for minutes on every machine that runs this, and only writes the same
 # control files.
@@ -26,7 +26,7 @@ glibc=${glibc#GLIBC_}
 find "$out" -mindepth 1 -delete
 root=$out/root
 put() { install -D -m "$1" "$2" "$root/$3"; }
-mkdir -p "$root/etc/ace/plugins" "$root/etc/ace/templates" "$root/usr/share/ace/plugins"
+mkdir -p "$root/etc/ace/plugins" "$root/etc/ace/templates"
 put 755 "$ace" usr/bin/ace
 strip --strip-debug "$root/usr/bin/ace"
 for unit in service socket; do put 644 packaging/systemd/ace.$unit usr/lib/systemd/system/ace.$unit; done
@@ -36,20 +36,12 @@ for file in docs/*.md CHANGELOG.md SECURITY.md; do put 644 "$file" usr/share/doc
 put 644 LICENSE usr/share/doc/ace/copyright
 put 644 packaging/prometheus/ace.rules.yml usr/share/ace/prometheus/ace.rules.yml
 put 644 packaging/grafana/ace.json usr/share/ace/grafana/ace.json
-cp -r --no-preserve=mode templates "$root/usr/share/ace/templates"
-for file in target/plugins/*.wasm target/plugins/*.toml; do put 644 "$file" usr/share/ace/plugins/"$(basename "$file")"; done
-# The plugins that the service uses are links, so that others are added in the same way.
-for file in django_email.wasm django_email.toml; do ln -s /usr/share/ace/plugins/$file "$root/etc/ace/plugins/$file"; done
-
-# Completions and man pages, if this version makes them.
-if "$ace" completions bash >"$out/probe" 2>/dev/null; then
-    put 644 "$out/probe" usr/share/bash-completion/completions/ace
-    "$ace" completions zsh >"$out/probe" && put 644 "$out/probe" usr/share/zsh/vendor-completions/_ace
-    "$ace" completions fish >"$out/probe" && put 644 "$out/probe" usr/share/fish/vendor_completions.d/ace.fish
-fi
-if mkdir "$out/man" && "$ace" man --out "$out/man" >/dev/null 2>&1; then
-    for page in "$out"/man/*.1; do gzip -9n "$page" && put 644 "$page.gz" usr/share/man/man1/"$(basename "$page")".gz; done
-fi
+# Completions and man pages.
+"$ace" completions bash >"$out/probe" && put 644 "$out/probe" usr/share/bash-completion/completions/ace
+"$ace" completions zsh >"$out/probe" && put 644 "$out/probe" usr/share/zsh/vendor-completions/_ace
+"$ace" completions fish >"$out/probe" && put 644 "$out/probe" usr/share/fish/vendor_completions.d/ace.fish
+mkdir "$out/man" && "$ace" man --out "$out/man"
+for page in "$out"/man/*.1; do gzip -9n "$page" && put 644 "$page.gz" usr/share/man/man1/"$(basename "$page")".gz; done
 rm -rf "$out/probe" "$out/man"
 
 mkdir "$root/DEBIAN"

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Collects the files of a container image: rootfs.sh ACE FOLDER
 #
-# The program, the shared libraries that it needs with their loader, certificates, a user, a configuration, plugins and templates.
+# The program, which contains plugins and templates, the shared libraries that it needs with their loader, certificates, a user and a
+# configuration.
 set -eu
 ace=$(realpath "${1:?the program}") root=${2:?the folder}
 cd "$(dirname "$0")/.."
@@ -22,13 +23,11 @@ for library in libnss_files.so.2 libnss_dns.so.2 libresolv.so.2; do
     [ ! -e "$path" ] || put "$path" "$path"
 done
 [ ! -e /etc/ssl/certs/ca-certificates.crt ] || put /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
-mkdir -p "$root/etc/ace" "$root/tmp" "$root/var/lib/ace" "$root/usr/share/ace/plugins"
+mkdir -p "$root/etc/ace" "$root/tmp" "$root/var/lib/ace"
 echo 'ace:x:65532:65532:ACE:/var/lib/ace:/sbin/nologin' >"$root/etc/passwd"
 echo 'ace:x:65532:' >"$root/etc/group"
 echo 'hosts: files dns' >"$root/etc/nsswitch.conf"
 put packaging/container.toml /etc/ace/ace.toml
-cp -r templates "$root/usr/share/ace/templates"
-for kind in wasm toml; do cp target/plugins/django_email.$kind "$root/usr/share/ace/plugins/"; done
 chmod 1777 "$root/tmp"
 chmod 750 "$root/var/lib/ace"
 [ "$(id -u)" != 0 ] || chown -R 65532:65532 "$root/var/lib/ace"

@@ -79,6 +79,8 @@ def install(package):
 
 
 def upgrade(package):
+    # Those of the message that is sent.
+    shutil.copytree(REPOSITORY / "templates", package.folder / "etc/ace/templates", dirs_exist_ok=True)
     systemd = Systemd(("/run/notify", package.folder / "run/notify"))
     command = [*AS_USER, package.folder, "/usr/bin/ace", "--config", CONFIG, "serve"]
     systemd.start(command)

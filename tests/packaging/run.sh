@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Tests the packages, and everything in packaging/: run.sh ACE. Needs root, and the plugins in target/plugins.
+# Tests the packages, and everything in packaging/: run.sh ACE. Needs root.
 set -euo pipefail
 ace=${1:?the program} here=$(dirname "$0")
 "$here/../apt.sh" systemd-analyze=systemd strace=strace promtool=prometheus nginx=nginx-light caddy=caddy openssl=openssl objdump=binutils \

@@ -15,7 +15,6 @@ from pathlib import Path
 from service import REPOSITORY, Systemd
 
 CONFIG = f"""
-plugin-dir = "{REPOSITORY}/target/plugins"
 template-dirs = ["{REPOSITORY}/templates"]
 cache-dir = "cache"
 enabled-channels = ["django_email"]
