@@ -64,9 +64,10 @@ fn every_command_has_a_man_page_that_groff_accepts() {
         assert!(pages.iter().any(|one| one == page), "{page} is not in {pages:?}");
     }
     assert!(home.ace(&["man"]).run().ok().stdout.contains(".TH ace 1"));
-    // Where groff is installed.
-    let check =
-        |page: &String| Command::new("groff").args(["-z", "-ww", "-man"]).arg(home.path("man1").join(page)).output();
+    // Where groff is installed. The pages are in UTF-8, as `man` reads them.
+    let check = |page: &String| {
+        Command::new("groff").args(["-Kutf8", "-z", "-ww", "-man"]).arg(home.path("man1").join(page)).output()
+    };
     for (page, checked) in pages.iter().filter_map(|page| Some((page, check(page).ok()?))) {
         assert!(checked.status.success() && checked.stderr.is_empty(), "{page}: {checked:?}");
     }

@@ -53,7 +53,7 @@ fn answers_are_checked_before_anything_is_written() {
     let home = Home::empty();
     for (option, value, expected) in [
         ("--color", "green", "must be a colour"),
-        ("--color", "#ffff00", "the contrast is 1.07:1"),
+        ("--color", "#ffff00", "#eef1f5: the contrast is 1.05:1"),
         ("--from", "nobody", "Sender of mails: "),
         ("--relay", "smtp.example.com", "has no port: write smtp.example.com:587"),
         ("--relay", "smtp.example.com:mail", "is not a port"),
