@@ -100,6 +100,7 @@ soak: dist test-plugins target/.tools ## Run long tests: 100 kills of the server
 	ACE_SOAK_EVENTS=100000 cargo test --release -p ace-cli --test e2e -- serve::feedback
 	ACE_SOAK_ROUNDS=1 cargo test --release -p ace --lib -- mailer::tests::odd_replies
 	ACE_SOAK_RATES=1 cargo test --release -p ace-cli --test e2e -- serve::rates --nocapture
+	for round in {1..20}; do cargo test --release -q -p ace-cli --test e2e -- credential_urls:: || exit; done
 	for round in {1..20}; do cargo test --release -q -p ace -p ace-store -p ace-address -p ace-server -p ace-django --lib --test django || exit; done
 
 FUZZ_SECONDS ?= 60

@@ -8,7 +8,7 @@ pub mod push;
 mod ses;
 pub mod sms;
 mod web_push;
-mod webhook;
+pub mod webhook;
 
 use std::time::Duration;
 

@@ -10,14 +10,11 @@ use serde_json::{Value, json};
 
 use crate::support::{Done, Home, assert_text, channel, message};
 
-/// The target of a request, and its header `Authorization`.
-pub type Exchange = (String, Option<String>);
-
 /// A web server that answers by path.
 pub struct Web {
     pub address: SocketAddr,
     requests: Arc<Mutex<Vec<String>>>,
-    exchanges: Arc<Mutex<Vec<Exchange>>>,
+    heads: Arc<Mutex<Vec<Head>>>,
     /// The maximum number of connections that were open at once.
     peak: Arc<AtomicUsize>,
 }
@@ -28,17 +25,17 @@ impl Web {
         let web = Web {
             address: listener.local_addr().expect("bound"),
             requests: Arc::default(),
-            exchanges: Arc::default(),
+            heads: Arc::default(),
             peak: Arc::default(),
         };
         let (requests, peak, open) = (web.requests.clone(), web.peak.clone(), Arc::new(AtomicUsize::new(0)));
-        let exchanges = web.exchanges.clone();
+        let heads = web.heads.clone();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 peak.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let (requests, exchanges, open) = (requests.clone(), exchanges.clone(), open.clone());
+                let (requests, heads, open) = (requests.clone(), heads.clone(), open.clone());
                 std::thread::spawn(move || {
-                    while answer(&stream, &requests, &exchanges).is_some() {}
+                    while answer(&stream, &requests, &heads).is_some() {}
                     open.fetch_sub(1, Ordering::SeqCst);
                 });
             }
@@ -57,36 +54,45 @@ impl Web {
 
     /// The headers `Authorization` of the requests so far.
     pub fn authorizations(&self) -> Vec<String> {
-        self.exchanges().into_iter().filter_map(|(_, authorization)| authorization).collect()
+        self.heads().iter().filter_map(|head| head.header("authorization")).map(str::to_owned).collect()
     }
 
-    /// The targets of the requests so far, with their headers `Authorization`.
-    pub fn exchanges(&self) -> Vec<Exchange> {
-        self.exchanges.lock().expect("no thread broke").clone()
+    /// The requests so far, without their bodies.
+    pub fn heads(&self) -> Vec<Head> {
+        self.heads.lock().expect("no thread broke").clone()
+    }
+}
+
+/// A request without its body.
+#[derive(Debug, Clone)]
+pub struct Head {
+    pub target: String,
+    /// Names in lower case.
+    pub headers: Vec<(String, String)>,
+}
+
+impl Head {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(of, _)| of == name).map(|(_, value)| value.as_str())
     }
 }
 
 /// Answers one request; `None` at the end of the connection.
-fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>, exchanges: &Mutex<Vec<Exchange>>) -> Option<()> {
+fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>, heads: &Mutex<Vec<Head>>) -> Option<()> {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).ok().filter(|read| *read > 0)?;
     let target = line.split(' ').nth(1)?.to_owned();
-    let (mut length, mut authorization) = (0, None);
+    let mut head = Head { target: target.clone(), headers: Vec::new() };
     loop {
         let mut header = String::new();
         reader.read_line(&mut header).ok()?;
-        if let Some(value) = header.to_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().ok()?;
-        }
-        if header.to_lowercase().starts_with("authorization:") {
-            authorization = Some(header["authorization:".len()..].trim().to_owned());
-        }
-        if header.trim().is_empty() {
-            break;
-        }
+        let Some((name, value)) = header.split_once(':') else { break };
+        head.headers.push((name.to_lowercase(), value.trim().to_owned()));
     }
-    exchanges.lock().expect("no thread broke").push((target.clone(), authorization.clone()));
+    let length = head.header("content-length").map_or(Ok(0), str::parse).ok()?;
+    let authorization = head.header("authorization").map(str::to_owned);
+    heads.lock().expect("no thread broke").push(head);
     let mut body = vec![0; length];
     reader.read_exact(&mut body).ok()?;
     let request = format!("{} {}", line.trim_end().trim_end_matches(" HTTP/1.1"), String::from_utf8_lossy(&body));
@@ -96,6 +102,8 @@ fn answer(stream: &TcpStream, requests: &Mutex<Vec<String>>, exchanges: &Mutex<V
         (&*stream).write_all(text.as_bytes()).ok()
     };
     if let Some((_, to)) = target.split_once("?to=") {
+        // A credential may have added a parameter.
+        let to = to.split('&').next().unwrap_or_default();
         return send(&format!("307 Temporary Redirect\r\nLocation: {to}"), "");
     }
     match target.as_str() {

@@ -106,7 +106,7 @@ struct Parts {
 struct Running {
     config: Config,
     /// The keys of ace.toml that have changed and take effect only after a restart.
-    needs_restart: Vec<&'static str>,
+    needs_restart: Vec<String>,
     registry: Arc<Registry>,
     snapshot: Arc<Snapshot>,
 }

@@ -406,13 +406,27 @@ pub fn is_truthy(value: &Value) -> bool {
     }
 }
 
-/// The delay of a `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date. `None` for a date in the past.
+/// The delay of a `Retry-After` (RFC 9110, section 10.2.3): seconds, or a date. `None` for a date in the past, and for a delay until
+/// after the year 9999.
 pub fn retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    match text.parse() {
-        Ok(seconds) => Some(Duration::from_secs(seconds)),
-        Err(_) => Duration::try_from(http_date(text)?.duration_since(now)).ok(),
+    match seconds(text) {
+        Some(delay) => now.checked_add(delay).ok().map(|_| delay),
+        None => Duration::try_from(http_date(text)?.duration_since(now)).ok(),
     }
+}
+
+/// Decimal seconds, rounded up to milliseconds: some providers send fractions. The SDK of plugins reads them in the same way.
+fn seconds(text: &str) -> Option<Duration> {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let (thousandths, rest) = fraction.split_at(fraction.len().min(3));
+    let millis: u64 = format!("{thousandths:0<3}").parse().ok()?;
+    let millis = millis + u64::from(rest.bytes().any(|digit| digit != b'0'));
+    Duration::from_secs(whole.parse().ok()?).checked_add(Duration::from_millis(millis))
 }
 
 /// The forms of a date in HTTP that servers no longer send but clients must read (RFC 9110, section 5.6.7).

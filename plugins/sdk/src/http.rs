@@ -158,13 +158,13 @@ impl Response {
         self.headers.iter().find(|(of, _)| of.eq_ignore_ascii_case(name)).map(|(_, value)| value.trim())
     }
 
-    /// The time of a Retry-After header (RFC 9110, section 10.2.3: seconds or a date). `None` if it is missing or invalid.
+    /// The time of a Retry-After header (RFC 9110, section 10.2.3: seconds, here with fractions too, or a date). `None` if it is missing or invalid.
     pub fn retry_after(&self, now: Timestamp) -> Option<Timestamp> {
         let value = self.header("retry-after")?;
         self.seconds_from("retry-after", now).or_else(|| date(value))
     }
 
-    /// The time of a header with a number of seconds from now.
+    /// The time of a header with a number of seconds from now, such as `X-RateLimit-Reset-After: 0.65`.
     pub fn seconds_from(&self, name: &str, now: Timestamp) -> Option<Timestamp> {
         now.checked_add(seconds(self.header(name)?)?).filter(|at| *at <= SECONDS_MAX * 1000)
     }
@@ -207,13 +207,17 @@ impl Response {
     }
 }
 
-/// Parses seconds to milliseconds. Some providers send fractions, which are rounded up to the next second.
+/// Parses decimal seconds to milliseconds, rounded up: some providers send fractions. The host reads them in the same way.
 fn seconds(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    let seconds: u64 = (is_number(whole) && is_number(fraction)).then(|| whole.parse().ok())??;
-    let seconds = seconds.saturating_add(u64::from(fraction.bytes().any(|digit| digit != b'0')));
-    (seconds <= SECONDS_MAX).then(|| seconds * 1000)
+    if !is_number(whole) || !is_number(fraction) {
+        return None;
+    }
+    let (thousandths, rest) = fraction.split_at(fraction.len().min(3));
+    let millis: u64 = format!("{thousandths:0<3}").parse().ok()?;
+    let millis = millis + u64::from(rest.bytes().any(|digit| digit != b'0'));
+    whole.parse().ok().filter(|whole| *whole <= SECONDS_MAX).map(|whole: u64| whole * 1000 + millis)
 }
 
 fn date(text: &str) -> Option<Timestamp> {
@@ -280,15 +284,29 @@ mod tests {
         let at = |value| response("Retry-After", value).retry_after(now);
         assert_eq!(at("120"), Some(now + 120_000));
         assert_eq!(at(" 0 "), Some(now));
-        for (text, seconds) in [("1.5", 2), ("0.5", 1), ("1.0", 1)] {
-            assert_eq!(at(text), Some(now + seconds * 1_000), "{text}");
+        for (text, millis) in [("1.5", 1500), ("0.65", 650), ("1.0", 1000), ("64.5700001", 64_571), ("0.9999", 1000)] {
+            assert_eq!(at(text), Some(now + millis), "{text}");
         }
         for date in ["Wed, 21 Oct 2015 07:28:00 GMT", "Wednesday, 21-Oct-15 07:28:00 GMT", "Wed Oct 21 07:28:00 2015"] {
             assert_eq!(at(date), Some(1_445_412_480_000), "{date}");
         }
-        for nonsense in
-            ["", "soon", "-5", "+5", "1e3", "5s", "99999999999999999999", "253402300799", "Wed, 21 Oct 2015"]
-        {
+        for nonsense in [
+            "",
+            "soon",
+            "-5",
+            "-0.5",
+            "+5",
+            "1.",
+            ".5",
+            "1.5.5",
+            "1e3",
+            "inf",
+            "NaN",
+            "5s",
+            "99999999999999999999",
+            "253402300799",
+            "Wed, 21 Oct 2015",
+        ] {
             assert_eq!(at(nonsense), None, "{nonsense}");
         }
         assert_eq!(response("X-Other", "120").retry_after(now), None);

@@ -13,12 +13,18 @@ const KEY: &str = "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 /// A home with the channel, granted for these receivers.
 fn home(receivers: &[&Provider], toml: &str) -> Home {
+    home_granted(receivers, &[], toml)
+}
+
+/// The same, granted for further URLs.
+pub fn home_granted(receivers: &[&Provider], others: &[&str], toml: &str) -> Home {
     let home = Home::empty();
     home.plugin("webhook");
     // Each receiver has a CA of its own.
     home.file("ca.pem", receivers.iter().map(|receiver| receiver.ca.as_str()).collect::<String>());
     home.file("key", KEY);
-    let urls: Vec<String> = receivers.iter().map(|receiver| format!("{}/", receiver.url())).collect();
+    let own = receivers.iter().map(|receiver| format!("{}/", receiver.url()));
+    let urls: Vec<String> = own.chain(others.iter().map(|url| (*url).to_owned())).collect();
     home.config(&format!(
         "[http]\nca-file = 'ca.pem'\n\n\
          [credentials.webhooks]\nkind = 'hmac'\nurls = {urls:?}\nkey = {{ file = 'key' }}\nkey-encoding = 'base64'\n\
@@ -32,7 +38,7 @@ fn home(receivers: &[&Provider], toml: &str) -> Home {
     home
 }
 
-fn note(urls: &[String]) -> Value {
+pub fn note(urls: &[String]) -> Value {
     let recipient = json!({"lms_user_id": 7, "email_address": null, "contacts": {"webhook": urls}});
     message("note", json!({"recipient": recipient, "context": {"who": "Zoë \"Z\" <&>", "tags": [1, null, "a"]}}))
 }

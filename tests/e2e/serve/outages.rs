@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use super::batches::{head, members};
 use super::{LISTEN, Server, home, note, settled};
 use crate::http_channels::provider::{Answer, Provider};
+use crate::http_channels::webhook;
 use crate::servers::{MailServer, free_port, relay};
 use crate::support::{Home, assert_text, wait_for};
 
@@ -216,4 +217,72 @@ fn a_failover_channel_is_used_at_once_and_the_relay_that_is_down_is_not_tried() 
     assert!(done.lines().iter().all(|line| line["report"]["channels"][0]["channel"] == "file_email"));
     wait_for("the files", || (home.list("out").len() == 19).then_some(()));
     assert_eq!(closing.connections(), 1, "one fact, not nineteen");
+}
+
+/// Submits messages to two receivers in turns, waits until those to the good one are sent, and returns those to the other one.
+async fn good_beside(server: &Server, good: &Provider, other: &str) -> Vec<Value> {
+    let urls = [format!("{}/hooks", good.url()), other.to_owned()];
+    let mut uuids = [Vec::new(), Vec::new()];
+    for number in 0..20 {
+        let mut note = webhook::note(&[urls[number % 2].clone()]);
+        note["uuid"] = json!(uuid::Uuid::from_u128(number as u128 + 1));
+        assert_eq!(server.post("/v1/messages", &note).await.0, StatusCode::ACCEPTED);
+        uuids[number % 2].push(note["uuid"].clone());
+    }
+    let [to_good, to_other] = uuids;
+    for uuid in &to_good {
+        let sent = settled(server, uuid, "sent").await;
+        assert_eq!(sent["report"]["channels"][0]["attempts"], 1, "{sent}");
+    }
+    assert_eq!(good.seen().len(), 10);
+    to_other
+}
+
+#[tokio::test]
+async fn a_dead_host_keeps_no_message_to_another_host_waiting_and_is_logged_once() {
+    let good = Provider::start(vec![Answer::new(204, ""); 10]);
+    let dead = format!("https://localhost:{}", free_port());
+    let toml = format!("{LISTEN}[delivery]\nexpiration-delay = '300ms'\n");
+    let home = webhook::home_granted(&[&good], &["https://*/", &format!("{dead}/")], &toml);
+    let server = Server::of(home.ace(&["serve"]));
+    let waiting = good_beside(&server, &good, &format!("{dead}/hooks")).await;
+    let queue = queue_until(&server, "them to wait", |queue| queue["destinations"][0]["waiting"] == 10).await;
+    assert_eq!(
+        (&queue["destinations"][0]["name"], queue["destinations"].as_array().map(Vec::len)),
+        (&json!(dead), Some(1))
+    );
+    assert_text(&queue["destinations"][0]["reason"], "onnection refused");
+    // Longer than the window of each message.
+    tokio::time::sleep(Duration::from_millis(700)).await;
+    for uuid in &waiting {
+        let (_, message) = server.get(&format!("/v1/messages/{}", uuid.as_str().expect("a uuid"))).await;
+        assert_eq!(message["state"], "queued", "{message}");
+    }
+    let (_, log) = server.stop();
+    assert_eq!(log.matches("is down: ").count(), 1, "{log}");
+    assert!(!log.contains("was not delivered"), "{log}");
+}
+
+/// Only a pattern covers the dead host: it is one recipient's, and its messages are retried as they would be for any other reason.
+#[tokio::test]
+async fn a_dead_host_that_a_recipient_chose_keeps_no_other_message_waiting() {
+    let good = Provider::start(vec![Answer::new(204, ""); 10]);
+    let home = webhook::home_granted(&[&good], &["https://*/"], LISTEN);
+    let server = Server::of(home.ace(&["serve"]));
+    // No name below `invalid` has an address (RFC 6761).
+    for uuid in good_beside(&server, &good, "https://dead.invalid/hooks").await {
+        let path = format!("/v1/messages/{}", uuid.as_str().expect("a uuid"));
+        let message = loop {
+            let (_, message) = server.get(&path).await;
+            if message["report"]["channels"][0]["attempts"] == 1 {
+                break message;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        assert_eq!(message["state"], "queued", "{message}");
+    }
+    let (_, queue) = server.get("/v1/queue").await;
+    assert_eq!(queue["destinations"], json!([]), "nobody else waits for it");
+    let (_, log) = server.stop();
+    assert!(!log.contains("is down: ") && !log.contains("was not delivered"), "{log}");
 }

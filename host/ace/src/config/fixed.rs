@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use super::relays::can_still_log_in;
 use super::{
-    CacheLimits, Compiler, Config, Events, Feedback, Http, Keyvalue, Limits, Mailer, Otlp, Queue, Server, Shipped,
-    Signatures, Webhook,
+    CacheLimits, Compiler, Config, Credential, Events, Feedback, Http, Keyvalue, Limits, Mailer, Otlp, Proof, Queue,
+    RelayKind, Server, Shipped, Signatures, Webhook,
 };
 
 /// Settings of resources that are opened at start-up. A reload does not change them, so that the shown configuration is the one in
@@ -51,13 +52,35 @@ pub struct Fixed {
 
 impl Config {
     /// This configuration with the fixed settings of `running`, and the keys of ace.toml that differ and take effect only after a
-    /// restart.
-    pub(crate) fn with_fixed_of(mut self, running: &Config) -> (Config, Vec<&'static str>) {
+    /// restart. A credential that a relay in use can no longer log in with is fixed too.
+    pub(crate) fn with_fixed_of(mut self, running: &Config) -> (Config, Vec<String>) {
         let read = std::mem::replace(&mut self.fixed, running.fixed.clone());
         self.delivery.defaults = running.delivery.defaults;
         self.presentation.shipped = running.presentation.shipped;
-        let differing = self.fixed.differing(read);
-        (self, differing)
+        let differing = self.fixed.differing(read).into_iter().map(str::to_owned);
+        let kept = running.fixed.mailer.outdated(&self.credentials);
+        for name in &kept {
+            self.credentials
+                .extend(running.credentials.get(*name).map(|credential| ((*name).clone(), credential.clone())));
+        }
+        let kept = kept.into_iter().map(|name| format!("credentials.{name}"));
+        (self, differing.chain(kept).collect())
+    }
+}
+
+impl Mailer {
+    /// The credentials of relays that could not log in with those of `read`: one is gone, is of an unfit kind, or has no user name where
+    /// the relay has none either.
+    fn outdated(&self, read: &BTreeMap<String, Credential>) -> BTreeSet<&String> {
+        let logins = self.relays.values().filter_map(|relay| match &relay.kind {
+            RelayKind::Smtp(smtp) => smtp.login.as_ref(),
+            _ => None,
+        });
+        let names = logins.filter_map(|login| match &login.proof {
+            Proof::Credential(name) if !can_still_log_in(login, name, read.get(name)) => Some(name),
+            _ => None,
+        });
+        names.collect()
     }
 }
 

@@ -146,6 +146,14 @@ fn login(s: &mut TableDecoder<'_>, credentials: &Credentials) -> Option<Login> {
     Some(Login { username: username?, proof })
 }
 
+/// Whether a relay can log in with a credential of a later configuration than its own.
+pub(super) fn can_still_log_in(login: &Login, name: &str, credential: Option<&Credential>) -> bool {
+    credential.is_some_and(|Credential { kind, .. }| {
+        let has_username = matches!(kind, CredentialKind::Basic { .. }) || !login.username.is_empty();
+        has_username && can_log_in(name, kind).is_ok()
+    })
+}
+
 fn can_log_in(name: &str, kind: &CredentialKind) -> Result<(), String> {
     match kind {
         CredentialKind::GoogleServiceAccount { scopes, subject, .. }

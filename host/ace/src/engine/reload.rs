@@ -48,8 +48,8 @@ pub(super) const NOTICES_MAX: usize = 256;
 impl Ace {
     /// Reads files and configuration again and publishes what has changed. Attempts in flight continue with the previous snapshot. If a
     /// new version of a plugin cannot be loaded, the previous one stays active. Of ace.toml, the settings of plugins, routing and delivery
-    /// take effect; relays, key-value entries and limits need a restart. Returns when all changed plugins are loaded; a slow one does not
-    /// delay others.
+    /// take effect; relays with the credentials they need, key-value entries and limits need a restart. Returns when all changed plugins
+    /// are loaded; a slow one does not delay others.
     ///
     /// # Errors
     /// The configuration has problems, a folder cannot be read, or a panic. The previous state stays in use.
@@ -146,7 +146,7 @@ impl Ace {
 /// What a reload reads before the plugins.
 struct Reread {
     config: Config,
-    needs_restart: Vec<&'static str>,
+    needs_restart: Vec<String>,
     presentation: Arc<Presentation>,
 }
 

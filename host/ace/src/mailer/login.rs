@@ -61,6 +61,10 @@ impl Session {
         let credentials = credentials.load_full();
         let login = credentials.login(name).await.map_err(|refusal| failed(refusal.to_string()))?;
         let username = login.username.as_deref().unwrap_or(username);
+        if username.is_empty() {
+            let why = format!("the credential {name:?} has no user name, and the relay has no `username` either");
+            return Err(failed(why));
+        }
         let mechanisms = if login.is_token { FOR_TOKENS } else { FOR_PASSWORDS };
         let logged_in = self.log_in_as(username, &login.secret, mechanisms).await;
         logged_in.map_err(|failure| match failure.detail.code {

@@ -206,10 +206,18 @@ fn a_retry_after_is_seconds_or_a_date() {
     let now = "1994-11-06T08:49:00Z".parse().expect("a time");
     let after = |text| retry_after(text, now).map(|pause| pause.as_secs());
     assert_eq!(after(" 120 "), Some(120));
+    for (text, millis) in
+        [("0", 0), ("1.5", 1500), ("0.65", 650), ("1.0", 1000), ("64.5700001", 64_571), ("0.9999", 1000)]
+    {
+        assert_eq!(retry_after(text, now), Some(Duration::from_millis(millis)), "{text}");
+    }
     for date in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
         assert_eq!(after(date), Some(37), "{date}");
     }
-    for none in ["Sun, 06 Nov 1994 08:48:59 GMT", "soon", "-1", "1.5", ""] {
+    let past = ["Sun, 06 Nov 1994 08:48:59 GMT", "-1", "-0.5"];
+    let too_late = ["99999999999999999999", "253402300799", "18446744073709551615.9999"];
+    let invalid = ["", "soon", "+1", "1.", ".5", "1.5.5", "1e3", "inf", "NaN", "1 5", "5s"];
+    for none in [&past[..], &too_late, &invalid].concat() {
         assert_eq!(after(none), None, "{none}");
     }
 }

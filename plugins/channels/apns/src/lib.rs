@@ -82,6 +82,9 @@ fn send(settings: &settings::Settings, push: &Push, token: &str) -> Result<Outco
 const RECORDED: &str = include_str!("../../../../tests/fixtures/vendors/apns.json");
 
 #[cfg(test)]
+mod recorded;
+
+#[cfg(test)]
 mod tests {
     ace_plugin::table_test!(channel super::Apns);
 }

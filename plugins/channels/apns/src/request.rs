@@ -151,44 +151,6 @@ mod tests {
     }
 
     #[test]
-    fn the_requests_are_those_of_another_client() {
-        let recorded: Value = serde_json::from_str(crate::RECORDED).expect("the recording is JSON");
-        let text = |value: &Value| value.as_str().expect("text").to_owned();
-        for case in recorded["requests"].as_array().expect("requests") {
-            let theirs = &case["request"];
-            let header = |name: &str| theirs["headers"][name].as_str();
-            let body: Value = serde_json::from_str(&text(&theirs["body"])).expect("JSON");
-            let push_type = header("apns-push-type").expect("a type").to_owned();
-            let settings = crate::settings::read(|key| match key {
-                "topic" => recorded["topic"].as_str().map(str::to_owned),
-                "push-type" => Some(push_type.clone()),
-                _ => None,
-            });
-            let settings = settings.expect("valid");
-            // The same message: what is beside `aps` is its extra context.
-            let mut extra = body.as_object().expect("an object").clone();
-            let aps = extra.remove("aps").expect("an object");
-            extra.extend(aps.get("badge").map(|badge| ("badge".to_owned(), badge.clone())));
-            let line = |key: &str| aps["alert"][key].as_str().unwrap_or_default().to_owned();
-            let notification = Notification { title: line("title"), body: line("body"), extra };
-            let push = Push {
-                payload: payload(settings.push_type, &notification).expect("short"),
-                collapse_id: header("apns-collapse-id").map(str::to_owned),
-                expiration: header("apns-expiration").and_then(|at| at.parse().ok()).expect("a time"),
-                is_urgent: header("apns-priority") == Some("10"),
-            };
-            let ours = push.request(&settings, &text(&recorded["device"]), header("apns-id").expect("an id"));
-            assert_eq!(ours.url, format!("https://{}{}", text(&theirs["host"]), text(&theirs["path"])));
-            assert_eq!(ours.method, text(&theirs["method"]));
-            let headers = ours.headers.iter().filter(|(name, _)| name.starts_with("apns-"));
-            let headers: Map<String, Value> = headers.map(|(name, value)| (name.clone(), json!(value))).collect();
-            assert_eq!(Value::from(headers), theirs["headers"], "{}", case["case"]);
-            let payload: Value = serde_json::from_str(&push.payload).expect("JSON");
-            assert_eq!(payload, body, "{}", case["case"]);
-        }
-    }
-
-    #[test]
     fn a_token_is_hexadecimal() {
         assert!(is_token("00ffAA"));
         for token in ["", "../x", "00 ff", "zz", &"0".repeat(401)] {

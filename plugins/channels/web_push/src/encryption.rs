@@ -60,10 +60,8 @@ fn derive<const N: usize>(salt: &[u8], material: &[u8], info: &[&[u8]]) -> Optio
 mod tests {
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-    use serde_json::{Map, Value, json};
 
     use super::*;
-    use crate::request::Push;
 
     fn decoded(text: &str) -> Vec<u8> {
         BASE64_URL_SAFE_NO_PAD.decode(text).expect("base64url")
@@ -87,38 +85,6 @@ mod tests {
         let expected = "DGv6ra1nlYgDCS1FRnbzlwAAEABBBP4z9KsN6nGRTbVYI_c7VJSPQTBtkgcy27mlmlMoZIIgDll6e3vCYLocInmYWAmS6Tlz\
                         AC8wEqKK6PBru3jl7A_yl95bQpu6cVPTpK4Mqgkf1CXztLVBSt2Ks3oZwbuwXPXLWyouBWLVWGNWQexSgSxsj_Qulcy4a-fN";
         assert_eq!(BASE64_URL_SAFE_NO_PAD.encode(body), expected);
-    }
-
-    /// pywebpush and http-ece with the same keys make the same bytes.
-    #[test]
-    fn the_requests_are_those_of_another_client() {
-        let recorded: Value = serde_json::from_str(crate::RECORDED).expect("the recording is JSON");
-        let bytes = |key: &str| decoded(recorded[key].as_str().expect("text"));
-        let fresh = Fresh {
-            private: SecretKey::from_slice(&bytes("private")).expect("a key"),
-            salt: bytes("salt").try_into().expect("16 bytes"),
-        };
-        let subscription = crate::subscription::read(&recorded["subscription"].to_string()).expect("valid");
-        for case in recorded["requests"].as_array().expect("requests") {
-            let (text, theirs) = (case["text"].as_str().expect("text"), &case["request"]);
-            let header = |name: &str| theirs["headers"][name].as_str();
-            let push = Push {
-                text: text.to_owned(),
-                ttl_seconds: header("ttl").and_then(|ttl| ttl.parse().ok()).expect("a number"),
-                is_urgent: header("urgency") == Some("high"),
-                topic: header("topic").map(str::to_owned),
-                timeout_ms: 1,
-            };
-            let body = subscription.keys.encrypt(text.as_bytes(), &fresh).expect("short");
-            let ours = push.request(&subscription.endpoint, body);
-            assert_eq!(ours.url, format!("https://push.example{}", theirs["path"].as_str().expect("text")));
-            assert_eq!(Some(ours.method.as_str()), theirs["method"].as_str());
-            let headers = ours.headers.iter().filter(|(name, _)| name != "content-type");
-            let headers: Map<String, Value> = headers.map(|(name, value)| (name.clone(), json!(value))).collect();
-            assert_eq!(Value::from(headers), theirs["headers"], "{}", case["case"]);
-            let body = BASE64_URL_SAFE_NO_PAD.encode(ours.body.expect("a body"));
-            assert_eq!(Some(body.as_str()), theirs["body"].as_str(), "{}", case["case"]);
-        }
     }
 
     #[test]

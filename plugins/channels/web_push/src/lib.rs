@@ -88,6 +88,9 @@ fn fresh() -> Result<Fresh, DeliveryError> {
 const RECORDED: &str = include_str!("../../../../tests/fixtures/vendors/web_push.json");
 
 #[cfg(test)]
+mod recorded;
+
+#[cfg(test)]
 mod tests {
     ace_plugin::table_test!(channel super::WebPush);
 }

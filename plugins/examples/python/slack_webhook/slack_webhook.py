@@ -1,6 +1,7 @@
 """Posts messages into a Slack channel by its incoming webhook."""
 
 import json
+import math
 import re
 import time
 
@@ -94,8 +95,8 @@ def retry_after(answer: http.Response) -> int | None:
     seconds = re.fullmatch(r"([0-9]+)(\.[0-9]+)?", value.strip())
     if not seconds:
         return None
-    rounded_up = int(seconds[1]) + bool(float(seconds[2] or 0))
-    at = time.time_ns() // 1_000_000 + rounded_up * 1000
+    rounded_up = int(seconds[1]) * 1000 + math.ceil(float(seconds[2] or 0) * 1000)
+    at = time.time_ns() // 1_000_000 + rounded_up
     return at if at <= TIME_MAX else None
 
 

@@ -87,7 +87,7 @@ function codeOf(body: Uint8Array): string | undefined {
 function retryAfter({ headers }: Response): number | undefined {
   const value = headers.find(([name]) => name === "retry-after")?.[1] ?? "";
   const seconds = /^[0-9]+(\.[0-9]+)?$/.exec(value.trim())?.[0];
-  const at = Date.now() + Math.ceil(Number(seconds ?? NaN)) * 1000;
+  const at = Date.now() + Math.ceil(Number(seconds ?? NaN) * 1000);
   return at <= TIME_MAX ? at : undefined;
 }
 

@@ -32,6 +32,7 @@ pub struct Table {
     name: String,
     manifest: Manifest,
     cases: Vec<(String, Value)>,
+    has_exact_headers: bool,
 }
 
 impl Table {
@@ -68,7 +69,13 @@ impl Table {
     pub fn of_cases(name: &str, manifest: &str, cases: impl IntoIterator<Item = Value>) -> Self {
         let manifest = Manifest::read(manifest).unwrap_or_else(|e| panic!("the manifest of {name}: {e}"));
         let cases = cases.into_iter().enumerate().map(|(n, case)| (format!("case {n}"), case));
-        Table { name: name.to_owned(), manifest, cases: cases.collect() }
+        Table { name: name.to_owned(), manifest, cases: cases.collect(), has_exact_headers: false }
+    }
+
+    /// Requests must have no headers that their case does not list, if it lists any.
+    #[must_use]
+    pub fn exact_headers(self) -> Self {
+        Table { has_exact_headers: true, ..self }
     }
 
     /// Runs the cases of a policy. `test` is the path of the calling test, including its crate: `concat!(module_path!(), "::table")`.
@@ -186,7 +193,7 @@ impl Table {
                 fault.remove("message");
             }
         }
-        world::enter(World::new(&self.manifest, &case)?);
+        world::enter(World { has_exact_headers: self.has_exact_headers, ..World::new(&self.manifest, &case)? });
         let mut answer = ask(&self.name, &case)?;
         Ok(world::with(|world| {
             world.redact(&mut answer);

@@ -31,6 +31,8 @@ pub struct World {
     random: Vec<u8>,
     random_at: usize,
     host: VecDeque<Exchange>,
+    /// Whether a request must have no other headers than a case lists.
+    pub has_exact_headers: bool,
     files: BTreeSet<String>,
     /// The idempotency key during a delivery.
     pub delivery_key: Option<String>,
@@ -84,6 +86,7 @@ impl World {
             random: random_bytes(case.seed.unwrap_or_default()),
             random_at: 0,
             host: case.host.clone(),
+            has_exact_headers: false,
             files: BTreeSet::new(),
             delivery_key: None,
             noted: case.noted.clone(),
@@ -148,7 +151,9 @@ impl World {
     fn next_answer(&mut self, kind: &str, mut request: Value) -> Result<Exchange, String> {
         self.redact(&mut request);
         let fits = match (self.host.front(), request.as_object()) {
-            (Some(Exchange::Http { request: wanted, .. }), Some(is)) => kind == "http" && matches(wanted, is),
+            (Some(Exchange::Http { request: wanted, .. }), Some(is)) => {
+                kind == "http" && matches(wanted, is) && (!self.has_exact_headers || has_same_headers(wanted, is))
+            }
             (Some(Exchange::Mail { request: wanted, .. }), Some(is)) => kind == "mail" && matches(wanted, is),
             _ => false,
         };
@@ -166,6 +171,12 @@ impl World {
         self.unexpected.push(why.clone());
         Err(why)
     }
+}
+
+/// Whether a request has no headers besides the expected ones, all of which it has.
+fn has_same_headers(wanted: &Object, is: &Object) -> bool {
+    let count = |request: &Object| request.get("headers").and_then(Value::as_object).map(Object::len);
+    count(wanted).is_none_or(|wanted| count(is) == Some(wanted))
 }
 
 /// A string without quotes, any other value as JSON.

@@ -63,6 +63,41 @@ fn a_reload_keeps_all_that_is_fixed_and_names_the_keys_that_differ() {
     assert_eq!(differing, expected);
 }
 
+/// An ace.toml with the credential `c`, and a relay that may use it.
+fn with_credential(relay: &str, credential: &str) -> Config {
+    let credential = format!("[credentials.c]\nurls = []\n{credential}");
+    read_with(&format!("[relays.r]\n{relay}\n{credential}"), &[("P", "s3cret"), ("T", "token")]).unwrap()
+}
+
+#[test]
+fn a_reload_keeps_a_credential_that_a_relay_in_use_needs() {
+    const SMTP: &str = "kind = 'smtp'\nhost = 'smtp.example'\ncredential = 'c'";
+    let basic = "kind = 'basic'\nusername = 'u'\npassword = { env = 'P' }";
+    let bearer = "kind = 'bearer'\ntoken = { env = 'T' }";
+    let named = format!("{SMTP}\nusername = 'ann'");
+    let relays = || "mailer and relays".to_owned();
+    let own_name = with_credential(SMTP, basic);
+    let (kept, hmac) = (|| vec![relays(), "credentials.c".to_owned()], "kind = 'hmac'\nkey = { env = 'P' }");
+    for (relay, credential, expected) in [
+        // The relay in use has no user name for a token.
+        (named.as_str(), bearer, kept()),
+        ("kind = 'discard'", hmac, kept()),
+        (SMTP, "kind = 'basic'\nusername = 'v'\npassword = { env = 'T' }", Vec::new()),
+    ] {
+        let read = with_credential(relay, credential);
+        let changed = if expected.is_empty() { read.credentials.clone() } else { own_name.credentials.clone() };
+        let (config, differing) = read.with_fixed_of(&own_name);
+        assert_eq!((config.credentials, differing), (changed, expected), "{relay} {credential}");
+    }
+    let (config, differing) = read("[relays.r]\nkind = 'discard'").unwrap().with_fixed_of(&own_name);
+    assert_eq!((config.credentials, differing), (own_name.credentials, kept()), "the credential is gone");
+
+    // A user name of the relay is enough for each kind.
+    let running = with_credential(&named, bearer);
+    let (config, differing) = with_credential(SMTP, basic).with_fixed_of(&running);
+    assert_eq!((config.credentials == running.credentials, differing), (false, vec![relays()]));
+}
+
 #[test]
 fn what_the_program_decides_is_kept_and_is_no_difference() {
     let mut running = read("").unwrap();

@@ -56,7 +56,12 @@ fn current(text: &str, tokens: &[&'static str]) -> Current {
 
 /// A mailer with one mail per connection, whose relay logs in with the credential `c`.
 fn logging_in(server: &Server, credentials: &Current) -> Mailer {
-    let login = Login { username: "user".into(), proof: Proof::Credential("c".into()) };
+    logging_in_as("user", server, credentials)
+}
+
+/// The same, where the relay has this user name.
+fn logging_in_as(username: &str, server: &Server, credentials: &Current) -> Mailer {
+    let login = Login { username: username.into(), proof: Proof::Credential("c".into()) };
     let smtp = Smtp { login: Some(login), mails_per_connection: 1, ..server.settings() };
     Mailer::with_credentials(&settings(RelayKind::Smtp(smtp)), credentials.clone()).unwrap()
 }
@@ -107,6 +112,16 @@ async fn each_connection_logs_in_with_the_current_credential() {
     credentials.store(Arc::new(credentials.load().with(&definitions(hmac))));
     let reason = send(&mailer).await.unwrap_err();
     assert!(reason.contains("the credential \"c\" (hmac) cannot log in to a mail server"), "{reason}");
+}
+
+#[tokio::test]
+async fn nothing_logs_in_without_a_user_name() {
+    let server = Server::start([Script::new(&["AUTH PLAIN XOAUTH2"], &[])]).await;
+    let bearer = "[credentials.c]\nkind = 'bearer'\nurls = []\ntoken = { env = 'SECRET' }\n";
+    let reason = send(&logging_in_as("", &server, &current(bearer, &[]))).await.unwrap_err();
+    let expected = "AUTH: the credential \"c\" has no user name, and the relay has no `username` either";
+    assert!(reason.contains(expected), "{reason}");
+    assert_eq!(server.count("AUTH"), 0);
 }
 
 #[tokio::test]

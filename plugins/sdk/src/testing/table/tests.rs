@@ -158,6 +158,23 @@ fn an_exchange_that_nobody_asks_for_fails_the_case() {
     table(&cases).channel::<Courier>(concat!(module_path!(), "::an_exchange_that_nobody_asks_for_fails_the_case"));
 }
 
+#[test]
+#[should_panic(expected = "1 of 3 cases of probe failed")]
+fn headers_that_the_case_does_not_list_are_compared_on_demand() {
+    let mail = json!({"mail": {"request": {}, "answer": {"accepted": "250 Ok"}}});
+    let case = |request: Value| {
+        let told = json!({"http": {"request": request, "answer": {"status": 204}}});
+        json!({"message": asking(""), "host": [mail, told], "expect": {"sent": {}}})
+    };
+    let cases = json!([
+        case(json!({})),
+        case(json!({"headers": {"authorization": "Bearer [secret]", "content-type": "application/json"}})),
+        case(json!({"headers": {"authorization": "Bearer [secret]"}})),
+    ]);
+    let test = concat!(module_path!(), "::headers_that_the_case_does_not_list_are_compared_on_demand");
+    table(&cases).exact_headers().channel::<Courier>(test);
+}
+
 /// Notes an outcome for each token, and holds itself before the second attempt.
 struct Pusher;
 
