@@ -1,5 +1,7 @@
 //! New plugins in every language: a project of `ace plugin new` builds, passes its own tests and loads.
 
+mod cases;
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -47,9 +49,24 @@ fn every_kind(language: &str) {
         let built = plugin(&home, &["build", "my_plugin", "--json"]).ok();
         let built: Value = serde_json::from_str(&built.stdout).expect("JSON");
         assert_eq!((&built["language"], &built["compatible"]), (&json!(language), &json!(true)), "{kind}");
-        let tested = plugin(&home, &["test", "my_plugin"]).ok();
+        home.file("my_plugin/tests/more.json", json!(cases::of(kind)).to_string());
+        let tested = plugin(&home, &["test", "my_plugin", "--json"]).ok();
         tested.says(", 0 failed");
+        answers_are_exact(&home, &tested.lines(), "more.json");
+        if kind == "feedback" {
+            answers_are_exact(&home, &tested.lines(), "odd_bodies.json");
+        }
         plugin(&home, &["check", "my_plugin/my_plugin.wasm"]).ok();
+    }
+}
+
+/// A case passes with whatever it does not mention, such as an address that nobody gave. These answers must contain nothing else.
+fn answers_are_exact(home: &Home, tested: &[Value], file: &str) {
+    let cases: Vec<Value> = serde_json::from_str(&home.read(&format!("my_plugin/tests/{file}"))).expect("cases");
+    for (index, case) in cases.iter().enumerate() {
+        let place = format!("{file}[{index}]");
+        let line = tested.iter().find(|line| line["location"].as_str().is_some_and(|at| at.ends_with(&place)));
+        assert_eq!(line.expect(&place)["answer"], case["expect"], "{place}");
     }
 }
 

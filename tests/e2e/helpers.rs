@@ -191,35 +191,6 @@ fn in_python_they_do_what_they_document() {
     answers("python", "mine.py", PYTHON, MANIFEST, &found());
 }
 
-/// The template for feedback reads the body with `ace_json.h`.
-#[test]
-fn in_c_json_is_read_however_it_is_written() {
-    let case = |body: &str, expect: Value| json!({"secrets": {"path-secret": "k7Jq2"}, "request": {"path": "/k7Jq2", "body": body}, "expect": expect});
-    let event = |id: &str, kind: &str| json!({"received": {"events": [{"id": id, "kind": kind, "permanent": false, "vouched": false}]}});
-    let malformed = json!({"malformed": "the body: it has no text \"id\""});
-    let nested =
-        r#" { "a" : {"id":"no","b":[1,{"c":"}\\"}]}, "n":-1.5e3 ,"id" : "\u00fc\ud83d\ude00\/\"\\\n","type":"odd" } "#;
-    let mut cases = vec![case(nested, event("ü😀/\"\\\n", "odd")), case(r#"{"id":"é"}"#, event("é", "unknown"))];
-    let faulty = [
-        "",
-        "{",
-        "7",
-        "[\"id\", \"x\"]",
-        "{\"id\"}",
-        "{\"id\":\"x",
-        r#"{"id":"\ud83d"}"#,
-        r#"{"id":"\x"}"#,
-        r#"{"id":"\""#,
-    ];
-    cases.extend(faulty.map(|body| case(body, malformed.clone())));
-
-    let home = Home::empty();
-    plugin(&home, &["new", "mine", "--kind", "feedback", "--lang", "c"]).ok();
-    home.file("mine/tests/cases.json", json!(cases).to_string());
-    plugin(&home, &["build", "mine"]).ok();
-    plugin(&home, &["test", "mine"]).ok().says(", 0 failed");
-}
-
 #[test]
 fn in_c_they_do_what_they_document() {
     let cases = truths().into_iter().map(|(value, is)| {

@@ -14,8 +14,9 @@
 //!             return Err(FeedbackError::Refused("the path is not the one that was set up".to_owned()));
 //!         }
 //!         let event: serde_json::Value = request.json()?;
-//!         let id = event["id"].as_str().unwrap_or_default();
-//!         let address = event["recipient"].as_str().unwrap_or_default();
+//!         let (Some(id), Some(address)) = (event["id"].as_str(), event["recipient"].as_str()) else {
+//!             return Err(FeedbackError::Malformed("the body: it has no id or no recipient".to_owned()));
+//!         };
 //!         Ok(Received::of([Event::new(id, "bounced").about("email", address).permanent()]))
 //!     }
 //! }

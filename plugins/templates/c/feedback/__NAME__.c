@@ -11,6 +11,10 @@ typedef exports_openedx_ace_feedback_event_t event_t;
 typedef exports_openedx_ace_feedback_received_t received_t;
 typedef exports_openedx_ace_feedback_feedback_error_t feedback_error;
 
+enum { REFUSED = EXPORTS_OPENEDX_ACE_FEEDBACK_FEEDBACK_ERROR_REFUSED, MALFORMED = EXPORTS_OPENEDX_ACE_FEEDBACK_FEEDBACK_ERROR_MALFORMED };
+
+#define TEXT_BYTES_MAX 1024
+
 bool exports_openedx_ace_feedback_enabled(ace_text *err) {
   ace_text secret;
   if (!ace_required("path-secret", &secret, err)) return false;
@@ -38,23 +42,33 @@ static bool is_from_provider(ace_text path) {
   return is_long && differs == 0;
 }
 
-static ace_text kind_of(ace_text body) {
+// A text of the body that the host accepts as an id or an address.
+static bool read_text(ace_text body, const char *key, ace_text *text) {
+  if (!ace_json_member_text(body, key, text)) return false;
+  if (text->len > 0 && text->len <= TEXT_BYTES_MAX) return true;
+  ace_free(text);
+  return false;
+}
+
+static const char *kind_of(ace_text body) {
   ace_text type;
-  if (!ace_json_member_text(body, "type", &type)) return ace_copy("unknown");
-  const char *kind = ace_equals(type, "bounce") ? "bounced" : ace_equals(type, "complaint") ? "complained" : NULL;
-  if (kind == NULL) return type;
+  if (!read_text(body, "type", &type)) return "unknown";
+  const char *kind = ace_equals(type, "bounce") ? "bounced" : ace_equals(type, "complaint") ? "complained" : "unknown";
   ace_free(&type);
-  return ace_copy(kind);
+  return kind;
 }
 
 // One event. It is not vouched for, so it is shown but suppresses nobody: set `is_vouched` once a signature was verified.
-static bool read_event(ace_text body, event_t *event) {
-  if (!ace_json_member_text(body, "id", &event->id)) return false;
-  event->kind = kind_of(body);
-  event->message_id.is_some = ace_json_member_text(body, "message", &event->message_id.val);
-  event->reason.is_some = ace_json_member_text(body, "code", &event->reason.val);
-  event->is_permanent = event->reason.is_some && event->reason.val.len > 0 && event->reason.val.ptr[0] == '5';
-  event->address.is_some = ace_json_member_text(body, "email", &event->address.val.f1);
+static bool read_event(ace_text body, event_t *event, feedback_error *err) {
+  // One event is short; a long body would only use up the time of the call.
+  if (body.len > 16384) return fail(err, MALFORMED, "the body: it is longer than 16,384 bytes");
+  if (!ace_json_is_valid(body)) return fail(err, MALFORMED, "the body: it is not JSON");
+  if (!read_text(body, "id", &event->id)) return fail(err, MALFORMED, "the body: it has no text \"id\" of 1 to 1,024 bytes");
+  event->kind = ace_copy(kind_of(body));
+  event->message_id.is_some = read_text(body, "message", &event->message_id.val);
+  event->reason.is_some = read_text(body, "code", &event->reason.val);
+  event->is_permanent = event->reason.is_some && event->reason.val.ptr[0] == '5';
+  event->address.is_some = read_text(body, "email", &event->address.val.f1);
   if (event->address.is_some) event->address.val.f0 = ace_copy("email");
   return true;
 }
@@ -68,18 +82,17 @@ bool exports_openedx_ace_feedback_receive(own_request request, received_t *recei
   // An owned handle is dropped exactly once, on every way out.
   openedx_ace_incoming_request_drop_own(request);
   ace_text body = {bytes.ptr, bytes.len};
-  bool is_ours = is_from_provider(path);
   event_t *event = calloc(1, sizeof *event);
   if (event == NULL) abort();
-  bool is_read = is_ours && read_event(body, event);
+  bool is_read = is_from_provider(path) ? read_event(body, event, err)
+                                        : fail(err, REFUSED, "the path does not end with the secret");
   ace_free(&path);
   ace_free(&body);
-  if (is_read) {
-    received->events.ptr = event;
-    received->events.len = 1;
-    return true;
+  if (!is_read) {
+    free(event);
+    return false;
   }
-  free(event);
-  if (!is_ours) return fail(err, EXPORTS_OPENEDX_ACE_FEEDBACK_FEEDBACK_ERROR_REFUSED, "the path does not end with the secret");
-  return fail(err, EXPORTS_OPENEDX_ACE_FEEDBACK_FEEDBACK_ERROR_MALFORMED, "the body: it has no text \"id\"");
+  received->events.ptr = event;
+  received->events.len = 1;
+  return true;
 }

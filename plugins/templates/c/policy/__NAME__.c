@@ -4,14 +4,21 @@
 
 #include "gen/policy_plugin.h"
 #define ACE_WORLD policy_plugin
-#include "ace.h"
+#include "ace_json.h"
 
-#define TYPES_MAX 16
+static bool is_list_of_texts(ace_text json) {
+  ace_text item;
+  if (!ace_json_is_valid(json) || json.ptr[0] != '[') return false;
+  for (size_t at = 0; ace_json_next(json, &at, &item);) {
+    if (item.ptr[0] != '"') return false;
+  }
+  return true;
+}
 
 // The list in the config; its memory is the caller's.
 static bool channel_types(ace_text *json, ace_text *err) {
   if (ace_setting("channel-types", json)) {
-    if (json->len > 0 && json->ptr[0] == '[') return true;
+    if (is_list_of_texts(*json)) return true;
     ace_free(json);
   }
   *err = ace_copy("config key \"channel-types\": a list such as [\"push\"] is expected");
@@ -33,19 +40,17 @@ bool exports_openedx_ace_policy_check(
   openedx_ace_messages_message_drop_own(message);
   if (passes) return true;
 
-  ace_text json, type;
+  ace_text json, item, type;
   if (!channel_types(&json, err)) return false;
-  exports_openedx_ace_policy_denial_t *deny = calloc(TYPES_MAX, sizeof *deny);
-  if (deny == NULL) abort();
-  size_t count = 0, at = 0;
-  while (count < TYPES_MAX && ace_next_string(json, &at, &type)) {
-    deny[count].channel_type = ace_copied((const char *)type.ptr, type.len);
-    deny[count].reason.is_some = true;
-    deny[count].reason.val = ace_copy("it is not transactional");
-    count++;
+  for (size_t at = 0; ace_json_next(json, &at, &item) && ace_json_text(item, &type);) {
+    size_t count = verdict->deny.len++;
+    verdict->deny.ptr = realloc(verdict->deny.ptr, verdict->deny.len * sizeof *verdict->deny.ptr);
+    if (verdict->deny.ptr == NULL) abort();
+    exports_openedx_ace_policy_denial_t *denial = &verdict->deny.ptr[count];
+    denial->channel_type = type;
+    denial->reason.is_some = true;
+    denial->reason.val = ace_copy("it is not transactional");
   }
   ace_free(&json);
-  verdict->deny.ptr = deny;
-  verdict->deny.len = count;
   return true;
 }

@@ -4,7 +4,7 @@
 
 #include "gen/resolver_plugin.h"
 #define ACE_WORLD resolver_plugin
-#include "ace.h"
+#include "ace_json.h"
 
 typedef exports_openedx_ace_recipient_resolver_resolved_t resolved;
 
@@ -13,16 +13,15 @@ bool exports_openedx_ace_recipient_resolver_enabled(ace_text *err) {
   return true;
 }
 
-// The list under "user_ids" in a JSON object that the host wrote, from its bracket on.
+// The list of whole numbers in the arguments.
 static bool find_ids(ace_text arguments, ace_text *ids) {
-  static const char key[] = "\"user_ids\":[";
-  const size_t length = sizeof key - 1;
-  for (size_t at = 0; at + length <= arguments.len; at++) {
-    if (memcmp(arguments.ptr + at, key, length) != 0) continue;
-    *ids = (ace_text){arguments.ptr + at + length, arguments.len - at - length};
-    return true;
+  ace_text item;
+  int64_t id;
+  if (!ace_json_member(arguments, "user_ids", ids) || ids->ptr[0] != '[') return false;
+  for (size_t at = 0; ace_json_next(*ids, &at, &item);) {
+    if (!ace_json_integer(item, &id)) return false;
   }
-  return false;
+  return true;
 }
 
 static resolved one(int64_t id) {
@@ -51,14 +50,14 @@ bool exports_openedx_ace_recipient_resolver_resolve(
     return false;
   }
   int64_t start = 0, id;
-  size_t at = 0;
-  if (maybe_cursor != NULL) ace_next_number(*maybe_cursor, &at, &start);
+  if (maybe_cursor != NULL) ace_json_integer(*maybe_cursor, &start);
 
   memset(page, 0, sizeof *page);
   page->items.ptr = calloc(limit ? limit : 1, sizeof *page->items.ptr);
   if (page->items.ptr == NULL) abort();
-  at = 0;
-  for (int64_t index = 0; ace_next_number(ids, &at, &id); index++) {
+  ace_text item;
+  size_t at = 0;
+  for (int64_t index = 0; ace_json_next(ids, &at, &item) && ace_json_integer(item, &id); index++) {
     if (index < start) continue;
     if (page->items.len == limit) {
       page->next.is_some = true;

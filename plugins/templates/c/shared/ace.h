@@ -1,5 +1,5 @@
-// Small helpers over the generated bindings: texts that are borrowed, copied and joined, settings and options, and JSON as far as
-// a plugin without a JSON library needs it. What is not called is not imported. Include it after the header of the world, with ACE_WORLD set to its prefix:
+// Small helpers over the generated bindings: texts that are borrowed, copied and joined, settings and options, and JSON that is written;
+// ace_json.h reads JSON. What is not called is not imported. Include it after the header of the world, with ACE_WORLD set to its prefix:
 //
 //   #include "policy_plugin.h"
 //   #define ACE_WORLD policy_plugin
@@ -165,33 +165,6 @@ static inline void ace_append_json(ace_text *line, ace_text text) {
     }
   }
   ace_append(line, "\"", 1);
-}
-
-// The next plain string of a JSON list such as ["push", "sms"], from `*at` on: false at the end, or where there is none. Strings
-// with escapes end the list; no channel type has any.
-static inline bool ace_next_string(ace_text json, size_t *at, ace_text *item) {
-  while (*at < json.len && json.ptr[*at] != '"') ++*at;
-  size_t start = ++*at;
-  while (*at < json.len && json.ptr[*at] != '"' && json.ptr[*at] != '\\') ++*at;
-  if (*at >= json.len || json.ptr[*at] == '\\') return false;
-  *item = (ace_text){json.ptr + start, *at - start};
-  ++*at;
-  return true;
-}
-
-// The next whole number of a JSON list, as above.
-static inline bool ace_next_number(ace_text json, size_t *at, int64_t *number) {
-  while (*at < json.len && json.ptr[*at] != '-' && (json.ptr[*at] < '0' || json.ptr[*at] > '9')) {
-    if (json.ptr[(*at)++] == ']') return false;
-  }
-  if (*at >= json.len) return false;
-  bool is_negative = json.ptr[*at] == '-';
-  if (is_negative) ++*at;
-  for (*number = 0; *at < json.len && json.ptr[*at] >= '0' && json.ptr[*at] <= '9'; ++*at) {
-    *number = *number * 10 + (json.ptr[*at] - '0');
-  }
-  if (is_negative) *number = -*number;
-  return true;
 }
 
 #endif

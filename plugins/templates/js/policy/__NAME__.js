@@ -5,7 +5,9 @@ import { isTrue, option, reading, settingJson } from "./ace.js";
 function channelTypes() {
   const types = settingJson("channel-types");
   // A text that is thrown is the error; anything else that is thrown is a trap.
-  if (!Array.isArray(types)) throw 'config key "channel-types": a list such as ["push"] is expected';
+  if (!Array.isArray(types) || !types.every((type) => typeof type === "string")) {
+    throw 'config key "channel-types": a list such as ["push"] is expected';
+  }
   return types;
 }
 

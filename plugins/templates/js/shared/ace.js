@@ -95,14 +95,17 @@ export const isTrue = (value) =>
 export const contact = (message, kind) => message.recipient()?.contacts.find(([of]) => of === kind)?.[1];
 
 /**
- * A fact as text; undefined where there is none. Throws a text where the bucket cannot be read. Needs the bucket for reading.
+ * A fact as text; undefined where there is none. Throws a text if the bucket cannot be read or the fact is not UTF-8. Needs the bucket
+ * for reading.
  * @param {string} bucket
  * @param {string} key
  * @returns {string | undefined}
  */
 export function fact(bucket, key) {
-  const value = asked(() => keyvalue.get(bucket, key));
-  return value ? text(value) : undefined;
+  return asked(() => {
+    const value = keyvalue.get(bucket, key);
+    return value ? text(value) : undefined;
+  });
 }
 
 /**
@@ -154,23 +157,56 @@ function asked(ask) {
 }
 
 /**
- * Text as bytes. (QuickJS has no TextEncoder.)
+ * Text as bytes; half of a surrogate pair becomes U+FFFD. (QuickJS has no TextEncoder.)
  * @param {string} value
  * @returns {Uint8Array}
  */
-export const utf8 = (value) =>
-  Uint8Array.from(
-    encodeURIComponent(value).replace(/%(..)/g, (_, hex) => String.fromCharCode(parseInt(hex, 16))),
-    (byte) => byte.charCodeAt(0),
-  );
+export function utf8(value) {
+  const bytes = unescape(encodeURIComponent(value.toWellFormed()));
+  return Uint8Array.from({ length: bytes.length }, (_, at) => bytes.charCodeAt(at));
+}
 
 /**
- * Bytes as text.
+ * Bytes as text. Throws a URIError if they are not UTF-8.
  * @param {Uint8Array} bytes
  * @returns {string}
  */
-export const text = (bytes) =>
-  decodeURIComponent(Array.from(bytes, (byte) => `%${byte.toString(16).padStart(2, "0")}`).join(""));
+export function text(bytes) {
+  let binary = "";
+  for (let at = 0; at < bytes.length; at += 4096) {
+    binary += Reflect.apply(String.fromCharCode, undefined, bytes.subarray(at, at + 4096));
+  }
+  return decodeURIComponent(escape(binary));
+}
+
+/**
+ * Reads JSON from outside, such as the body of a request. Undefined if it is not JSON in UTF-8; half of a surrogate pair, a number
+ * that a double cannot hold, and more than 127 nested lists and objects are not accepted. Its texts may be anything: look them up in
+ * a Map, because an object has keys of its own.
+ * @param {Uint8Array} bytes
+ * @returns {any}
+ */
+export function fromJson(bytes) {
+  try {
+    const source = text(bytes);
+    return isAccepted(source) ? JSON.parse(source) : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param {string} source */
+function isAccepted(source) {
+  let depth = 0;
+  for (const [token] of source.matchAll(/"[^"\\]*(?:\\.[^"\\]*)*"?|[[{\]}]|\d[\d.eE+-]{4,}/g)) {
+    if (token === "[" || token === "{") depth++;
+    else if (token === "]" || token === "}") depth--;
+    else if (token[0] !== '"' && !Number.isFinite(Number(token))) return false;
+    if (depth > 127) return false;
+  }
+  const half = /\\u[dD][89a-fA-F]/;
+  return !half.test(source) || !half.test(source.replace(/\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]../g, ""));
+}
 
 /**
  * To be thrown by `deliver`: never going to work.

@@ -9,7 +9,7 @@ from wit_world.imports.messages import Message
 
 def channel_types() -> list[str]:
     types = setting_json("channel-types")
-    if not isinstance(types, list):
+    if not isinstance(types, list) or not all(isinstance(of, str) for of in types):
         # Err is the error; anything else that is raised is a trap.
         raise Err('config key "channel-types": a list such as ["push"] is expected')
     return types

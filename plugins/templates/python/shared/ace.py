@@ -4,6 +4,8 @@ Every function works in a policy, a channel and a resolver, but for what a chann
 """
 
 import json
+import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -57,9 +59,12 @@ def contact(recipient: Recipient | None, kind: str) -> str | None:
 
 
 def fact(bucket: str, key: str) -> str | None:
-    """A fact as text. Raises a text where the bucket cannot be read. Needs the bucket for reading."""
+    """A fact as text. Raises a text if the bucket cannot be read or the fact is not UTF-8. Needs the bucket for reading."""
     value = asked(keyvalue.get, bucket, key)
-    return None if value is None else value.decode()
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError as error:
+        raise Err(f"keyvalue: the fact is not UTF-8: {error.reason}") from None
 
 
 def count_once(bucket: str, key: str, token: str, ttl_ms: int | None = None) -> keyvalue.Counted:
@@ -177,3 +182,33 @@ def hold_channel(reason: str, until: int | None = None) -> None:
 def parsed(text: str | None) -> Any:
     """JSON text as a value. None stays None."""
     return None if text is None else json.loads(text)
+
+
+def from_json(body: bytes) -> Any:
+    """Reads JSON from outside, such as the body of a request.
+
+    Raises ValueError if it is not JSON in UTF-8; half of a surrogate pair, a number that a double cannot hold, and more than 127 nested
+    lists and objects are not accepted.
+    """
+    text = body.decode()
+    half = r"\\u[dD][89a-fA-F]"
+    if re.search(half, text) and re.search(half, re.sub(r"\\[^u]|\\u[dD][89abAB]..\\u[dD][c-fC-F]..", "", text)):
+        raise ValueError("half of a surrogate pair")
+    depth = 0
+    for bracket in re.findall(r"[\[{\]}]", re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*"?', "", text)):
+        depth += 1 if bracket in "[{" else -1
+        if depth > 127:
+            raise ValueError("too many nested lists and objects")
+    return json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+
+
+def _integer(text: str) -> int:
+    _finite(text)
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError("a double cannot hold a number")
+    return value

@@ -3,9 +3,13 @@
 import type { Event, FeedbackError, Received } from "openedx:ace/feedback@1.1.0";
 import type { Request } from "openedx:ace/incoming@1.1.0";
 
-import { reading, required, text } from "./ace.js";
+import { fromJson, reading, required, utf8 } from "./ace.js";
 
-const KINDS: Record<string, string> = { bounce: "bounced", complaint: "complained" };
+// A Map, because an object has keys of its own, such as "constructor".
+const KINDS = new Map([
+  ["bounce", "bounced"],
+  ["complaint", "complained"],
+]);
 
 export const feedback = {
   enabled(): void {
@@ -14,33 +18,34 @@ export const feedback = {
 
   receive(request: Request): Received {
     const { path, body } = reading(request, (request) => ({ path: request.path(), body: request.body() }));
-    if (!isSame(path, `/${required("path-secret")}`)) throw failed("refused", "the path does not end with the secret");
+    const secret = required("path-secret");
+    if (secret === "" || !isSame(path, `/${secret}`)) throw failed("refused", "the path does not end with the secret");
     return { events: [event(body)] };
   },
 };
 
 // One event. It is not vouched for, so it is shown but suppresses nobody: set `isVouched` once a signature was verified.
 function event(body: Uint8Array): Event {
-  const { id, type, message, code, email } = parsed(body);
-  if (typeof id !== "string") throw failed("malformed", 'the body: it has no text "id"');
+  // One event is short; a long body would only use up the time of the call.
+  if (body.length > 16_384) throw failed("malformed", "the body: it is longer than 16,384 bytes");
+  const fields = fromJson(body);
+  if (fields === undefined) throw failed("malformed", "the body: it is not JSON");
+  const [id, message, code, email] = [fields?.id, fields?.message, fields?.code, fields?.email].map(accepted);
+  if (id === undefined) throw failed("malformed", 'the body: it has no text "id" of 1 to 1,024 bytes');
   return {
     id,
-    kind: KINDS[type] ?? type ?? "unknown",
+    kind: KINDS.get(fields.type) ?? "unknown",
     messageId: message,
     address: email === undefined ? undefined : ["email", email],
-    isPermanent: String(code).startsWith("5"),
+    isPermanent: code?.startsWith("5") ?? false,
     isVouched: false,
     reason: code,
   };
 }
 
-function parsed(body: Uint8Array): any {
-  try {
-    return JSON.parse(text(body)) ?? {};
-  } catch (error) {
-    throw failed("malformed", `the body: ${error}`);
-  }
-}
+// The host accepts ids and addresses of this length. Anything else is treated as missing.
+const accepted = (value: unknown) =>
+  typeof value === "string" && value !== "" && utf8(value).length <= 1024 ? value : undefined;
 
 const failed = (tag: FeedbackError["tag"], val: string): FeedbackError => ({ tag, val });
 

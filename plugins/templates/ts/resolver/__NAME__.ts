@@ -10,7 +10,7 @@ export const recipientResolver = {
 
   resolve(messageType: string, args: string, cursor: string | undefined, limit: number): Page {
     const ids: unknown = JSON.parse(args).user_ids;
-    if (!Array.isArray(ids)) {
+    if (!Array.isArray(ids) || !ids.every(Number.isSafeInteger)) {
       throw { tag: "fatal", val: 'the argument "user_ids" is missing: a list of numbers is expected' };
     }
     const from = Number(cursor ?? 0);

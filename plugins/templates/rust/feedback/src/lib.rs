@@ -18,24 +18,34 @@ impl Feedback for __TYPE__ {
         if !request.has_path_secret(&Settings.text("path-secret").unwrap_or_default()) {
             return Err(FeedbackError::Refused("the path does not end with the secret".to_owned()));
         }
-        Ok(Received::of([event(&request.json()?)?]))
+        Ok(Received::of([event(&request.body())?]))
     }
 }
 
 /// One event. It is not vouched for, so it is shown but suppresses nobody: call `vouched()` once a signature was verified.
-fn event(body: &Value) -> Result<Event, FeedbackError> {
-    let text = |key: &str| body[key].as_str().map(str::to_owned);
-    let id = text("id").ok_or_else(|| FeedbackError::Malformed("the body: it has no text \"id\"".to_owned()))?;
-    let kind = match body["type"].as_str().unwrap_or_default() {
-        "bounce" => "bounced",
-        "complaint" => "complained",
-        other => other,
+fn event(body: &[u8]) -> Result<Event, FeedbackError> {
+    // One event is short; a long body would only use up the time of the call.
+    if body.len() > 16_384 {
+        return Err(malformed("it is longer than 16,384 bytes"));
+    }
+    let body: Value = serde_json::from_slice(body).map_err(|_| malformed("it is not JSON"))?;
+    // The host accepts ids and addresses of this length. Anything else is treated as missing.
+    let text = |key: &str| body[key].as_str().filter(|text| (1..=1_024).contains(&text.len())).map(str::to_owned);
+    let id = text("id").ok_or_else(|| malformed("it has no text \"id\" of 1 to 1,024 bytes"))?;
+    let kind = match body["type"].as_str() {
+        Some("bounce") => "bounced",
+        Some("complaint") => "complained",
+        _ => "unknown",
     };
-    let mut event = Event::new(id, if kind.is_empty() { "unknown" } else { kind });
+    let mut event = Event::new(id, kind);
     (event.message_id, event.reason) = (text("message"), text("code"));
     event.address = text("email").map(|email| ("email".to_owned(), email));
-    event.is_permanent = body["code"].as_str().is_some_and(|code| code.starts_with('5'));
+    event.is_permanent = event.reason.as_ref().is_some_and(|code| code.starts_with('5'));
     Ok(event)
+}
+
+fn malformed(why: &str) -> FeedbackError {
+    FeedbackError::Malformed(format!("the body: {why}"))
 }
 
 #[cfg(test)]
