@@ -140,10 +140,14 @@ fn after_a_bad_new_version_the_old_one_stays_active_and_it_is_reported() {
 
 #[test]
 fn a_named_policy_whose_file_is_removed_is_broken() {
-    let home = home(&stub("stub_policy", "[]"));
+    // One that is not part of the program, which would take its place.
+    let home = home(&stub("own_policy", "[]"));
+    let file = home.path("plugins/own_policy.wasm");
+    for (of, to) in [("toml", home.path("plugins/own_policy.toml")), ("wasm", file.clone())] {
+        install(&home.path(&format!("plugins/stub_policy.{of}")), &to);
+    }
     let mut host = Host::start(&home);
     host.send_until("sent");
-    let file = home.path("plugins/stub_policy.wasm");
     std::fs::rename(&file, home.path("aside.wasm")).expect("moved");
     let told = host.send_until("denied");
     assert_text(&channel(&told, "email")["reasons"][0]["reason"], "removed from the plugin folder");
