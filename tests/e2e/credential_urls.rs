@@ -178,7 +178,8 @@ impl Scene {
         home.file("ec.pem", std::fs::read(repository("host/ace/src/credentials/tests/ec.pem")).expect("a file"));
         let names: Vec<String> = (0..KINDS.len()).map(|n| format!("c{n} = 'c{n}'")).collect();
         let mut toml = format!(
-            "[http]\nconnect-timeout = '2s'\n[plugins.{guest}]\ngrants = {{ http = {:?} }}\ncredentials = {{ {} }}\n",
+            "[http]\nconnect-timeout = '2s'\n[plugins.{guest}]\nlimits = {{ call-timeout = '10s' }}\n\
+             grants = {{ http = {:?} }}\ncredentials = {{ {} }}\n",
             self.grants,
             names.join(", ")
         );
