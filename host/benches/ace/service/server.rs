@@ -22,8 +22,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// With the reference configuration, an empty queue, this relay, and a warm code cache: compiling every plugin leaves a heap behind
-    /// that disturbs what is measured afterwards.
+    /// With the reference configuration, an empty queue, this relay, and a warm code cache: figures
+    /// taken right after all plugins were compiled depend on how many there are.
     pub fn start(place: &Place, name: &str, relay: &str) -> Self {
         let config = place.config(relay).replace("../plugins", "../../plugins");
         let config = config.replace("../../host", "../../../host").replace("facts.ndjson", "../facts.ndjson");
